@@ -1,0 +1,42 @@
+# The rooms of src/, and for each the rooms that it may use. A room that links another one that is
+# not in its row stops the configuration; one that only includes a header of it fails tests/style.
+set(TAKT_ROOM_NAMES base net template runtime storage serving line api)
+
+set(TAKT_ALLOWED_base "")
+set(TAKT_ALLOWED_net base)
+set(TAKT_ALLOWED_template base)
+set(TAKT_ALLOWED_runtime base net)
+set(TAKT_ALLOWED_storage base net)
+set(TAKT_ALLOWED_serving base net)
+set(TAKT_ALLOWED_line base net template runtime storage)
+set(TAKT_ALLOWED_api base net template runtime storage line)
+
+# takt_room(NAME SOURCES a.cc ... [ROOMS base net ...] [LIBS absl::status ...])
+# Defines the static library takt_NAME from sources beside the calling list file.
+function(takt_room NAME)
+  cmake_parse_arguments(ROOM "" "" "SOURCES;ROOMS;LIBS" ${ARGN})
+  if(NOT NAME IN_LIST TAKT_ROOM_NAMES)
+    message(FATAL_ERROR "room ${NAME} is not in cmake/rooms.cmake")
+  endif()
+  add_library(takt_${NAME} STATIC ${ROOM_SOURCES})
+  target_include_directories(takt_${NAME} PUBLIC ${CMAKE_SOURCE_DIR}/src)
+  target_link_libraries(takt_${NAME} PUBLIC Threads::Threads ${ROOM_LIBS})
+  foreach(other ${ROOM_ROOMS})
+    if(NOT other IN_LIST TAKT_ALLOWED_${NAME})
+      message(FATAL_ERROR "room ${NAME} must not use room ${other}: see cmake/rooms.cmake")
+    endif()
+    target_link_libraries(takt_${NAME} PUBLIC takt_${other})
+  endforeach()
+endfunction()
+
+# takt_test(NAME SOURCES a_test.cc ... LIBS takt_x ... [ENV K=V ...])
+# One GoogleTest binary, registered with ctest under its own name.
+function(takt_test NAME)
+  cmake_parse_arguments(T "" "" "SOURCES;LIBS;ENV" ${ARGN})
+  add_executable(${NAME} ${T_SOURCES})
+  target_link_libraries(${NAME} PRIVATE ${T_LIBS} GTest::gmock GTest::gtest GTest::gtest_main)
+  target_compile_definitions(${NAME} PRIVATE TAKT_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
+                                             TAKT_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  add_test(NAME ${NAME} COMMAND ${NAME})
+  set_tests_properties(${NAME} PROPERTIES TIMEOUT 300 ENVIRONMENT "${T_ENV}")
+endfunction()

@@ -1,0 +1,21 @@
+// Text for people: suggestions for a near miss, sizes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace takt {
+
+// The candidate nearest to `word`, where one is near enough to be what was meant: at most a third
+// of its letters changed, inserted, removed or swapped with a neighbour, letter case aside
+// (Damerau-Levenshtein, restricted).
+std::optional<std::string> NearMiss(std::string_view word,
+                                    const std::vector<std::string_view>& candidates);
+
+// "1.5 GiB", "12 KiB", "640 B".
+std::string FormatBytes(std::uint64_t bytes);
+
+}  // namespace takt
