@@ -34,6 +34,7 @@ endfunction()
 function(takt_test NAME)
   cmake_parse_arguments(T "" "" "SOURCES;LIBS;ENV" ${ARGN})
   add_executable(${NAME} ${T_SOURCES})
+  set_target_properties(${NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   target_link_libraries(${NAME} PRIVATE ${T_LIBS} GTest::gmock GTest::gtest GTest::gtest_main)
   target_compile_definitions(${NAME} PRIVATE TAKT_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                                              TAKT_BINARY_DIR="${CMAKE_BINARY_DIR}")
