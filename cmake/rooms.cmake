@@ -39,5 +39,7 @@ function(takt_test NAME)
   target_compile_definitions(${NAME} PRIVATE TAKT_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                                              TAKT_BINARY_DIR="${CMAKE_BINARY_DIR}")
   add_test(NAME ${NAME} COMMAND ${NAME})
-  set_tests_properties(${NAME} PROPERTIES TIMEOUT 300 ENVIRONMENT "${T_ENV}")
+  set_property(GLOBAL APPEND PROPERTY TAKT_UNIT_TESTS ${NAME})
+  set_tests_properties(${NAME} PROPERTIES TIMEOUT 300 LABELS unit
+                                                ENVIRONMENT "${T_ENV}")
 endfunction()
