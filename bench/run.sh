@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Every measurement, on this machine, in one run. Usage: run.sh BUILD_DIR; writes BUILD_DIR/bench/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=$1
+out=$build/bench
+mkdir -p "$out"
+echo "machine: $(nproc) cores, $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2 | xargs), $(date -u +%F)"
+echo
+echo "== 200 apps"
+python3 bench/control_plane.py --build "$build" --json "$out/control_plane.json"
