@@ -1,15 +1,18 @@
 # The rooms of src/, and for each the rooms that it may use. A room that links another one that is
 # not in its row stops the configuration; one that only includes a header of it fails tests/style.
-set(TAKT_ROOM_NAMES base net template runtime storage serving line api)
+set(TAKT_ROOM_NAMES base net template runtime storage logs metrics learning serving line api)
 
 set(TAKT_ALLOWED_base "")
 set(TAKT_ALLOWED_net base)
 set(TAKT_ALLOWED_template base)
 set(TAKT_ALLOWED_runtime base net)
 set(TAKT_ALLOWED_storage base net)
+set(TAKT_ALLOWED_logs base net runtime)
+set(TAKT_ALLOWED_metrics base net runtime)
+set(TAKT_ALLOWED_learning base)
 set(TAKT_ALLOWED_serving base net)
-set(TAKT_ALLOWED_line base net template runtime storage)
-set(TAKT_ALLOWED_api base net template runtime storage line)
+set(TAKT_ALLOWED_line base net template runtime storage logs metrics learning)
+set(TAKT_ALLOWED_api base net template runtime storage logs metrics learning line)
 
 # takt_room(NAME SOURCES a.cc ... [ROOMS base net ...] [LIBS absl::status ...])
 # Defines the static library takt_NAME from sources beside the calling list file.
