@@ -1,0 +1,96 @@
+// Reads the protobuf wire format field by field, without generated classes and without a copy.
+// Source: protobuf.dev/programming-guides/encoding. For messages that are read on a hot path, or
+// of which two fields out of a hundred are wanted.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+namespace takt {
+
+enum class WireType : std::uint8_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
+
+// One pass over the fields of a message:
+//   for (ProtoReader r(bytes); r.Next();) switch (r.field()) { case 1: x = r.Varint(); ... }
+// A field that is not asked for is skipped. ok() is false after Next returned false on malformed
+// input (truncated, an overlong varint, a group, field number 0). The views point into `bytes`.
+class ProtoReader {
+ public:
+  explicit ProtoReader(std::string_view bytes)
+      : at_(bytes.data()), end_(bytes.data() + bytes.size()) {}
+
+  bool Next() {
+    if (at_ == end_ || !ok_) return false;
+    std::uint64_t tag;
+    if (!ReadVarint(tag) || (tag >> 3) == 0 || (tag >> 3) > 0x1fffffff) return Fail();
+    field_ = static_cast<std::uint32_t>(tag >> 3);
+    type_ = static_cast<WireType>(tag & 7);
+    switch (type_) {
+      case WireType::kVarint:
+        return ReadVarint(number_) || Fail();
+      case WireType::kFixed64:
+        return ReadFixed(8) || Fail();
+      case WireType::kFixed32:
+        return ReadFixed(4) || Fail();
+      case WireType::kBytes: {
+        std::uint64_t size;
+        if (!ReadVarint(size) || size > static_cast<std::uint64_t>(end_ - at_)) return Fail();
+        bytes_ = {at_, static_cast<std::size_t>(size)};
+        at_ += size;
+        return true;
+      }
+    }
+    return Fail();
+  }
+  bool ok() const { return ok_; }
+  // Where the next field starts.
+  const char* position() const { return at_; }
+
+  std::uint32_t field() const { return field_; }
+  WireType type() const { return type_; }
+  // The current field's value. With another wire type than the one asked for: 0 or "".
+  std::uint64_t Varint() const { return type_ == WireType::kVarint ? number_ : 0; }
+  std::int64_t Int64() const { return static_cast<std::int64_t>(Varint()); }
+  std::string_view Bytes() const { return type_ == WireType::kBytes ? bytes_ : std::string_view(); }
+  float Float() const {
+    return type_ == WireType::kFixed32 ? std::bit_cast<float>(static_cast<std::uint32_t>(number_))
+                                       : 0;
+  }
+  double Double() const { return type_ == WireType::kFixed64 ? std::bit_cast<double>(number_) : 0; }
+
+ private:
+  bool Fail() {
+    ok_ = false;
+    return false;
+  }
+  bool ReadVarint(std::uint64_t& value) {
+    value = 0;
+    for (int shift = 0; shift < 70 && at_ != end_; shift += 7) {
+      const auto byte = static_cast<std::uint8_t>(*at_++);
+      if (shift == 63 && byte > 1) return false;
+      value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
+      if (byte < 0x80) return true;
+    }
+    return false;
+  }
+  bool ReadFixed(int size) {
+    if (end_ - at_ < size) return false;
+    number_ = 0;
+    std::memcpy(&number_, at_, static_cast<std::size_t>(size));  // little-endian machine
+    at_ += size;
+    return true;
+  }
+
+  const char* at_;
+  const char* end_;
+  bool ok_ = true;
+  std::uint32_t field_ = 0;
+  WireType type_ = WireType::kVarint;
+  std::uint64_t number_ = 0;
+  std::string_view bytes_;
+};
+static_assert(std::endian::native == std::endian::little);
+
+}  // namespace takt
