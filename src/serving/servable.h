@@ -1,0 +1,125 @@
+// A loaded version of a model, and the set of all of them that the request path reads.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/status.h"
+#include "serving/batching/batching.h"
+#include "serving/engine/engine.h"
+
+namespace takt::serving {
+
+inline constexpr std::string_view kDefaultSignatureName = "serving_default";
+
+// A signature with its feeds and fetches resolved.
+class Signature {
+ public:
+  Signature();
+  ~Signature();
+  const SignatureDef& def() const { return def_; }
+  const std::string& name() const { return def_.name; }
+  const std::vector<TensorInfo>& inputs() const { return def_.inputs; }
+  const std::vector<TensorInfo>& outputs() const { return def_.outputs; }
+  // Index by alias, -1 when there is none.
+  int FindInput(std::string_view alias) const;
+  int FindOutput(std::string_view alias) const;
+
+ private:
+  friend class Servable;
+  SignatureDef def_;
+  std::unique_ptr<Session::Plan> plan_;  // all inputs, all outputs
+  absl::Status plan_status_;             // why there is no plan
+  std::unique_ptr<BatchQueue> queue_;    // null = unbatched
+};
+
+struct RunRequest {
+  const Signature* signature = nullptr;
+  std::vector<Tensor> inputs;  // one each, in the order of signature->inputs()
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+};
+// All outputs in the order of signature->outputs(). Called once, on any thread, perhaps before Run
+// returns.
+using RunDone = std::function<void(absl::StatusOr<std::vector<Tensor>> outputs)>;
+
+class Servable : public std::enable_shared_from_this<Servable> {
+ public:
+  struct Options {
+    std::string name;
+    std::int64_t version = 0;
+    std::optional<BatchingOptions> batching;  // nothing = unbatched
+  };
+  // `workers` runs what would hold up an event loop; may be null (everything inline). It must
+  // outlive the servable.
+  static absl::StatusOr<std::shared_ptr<Servable>> Create(std::unique_ptr<Session> session,
+                                                          Options options, WorkerPool* workers);
+  ~Servable();
+
+  const std::string& name() const { return options_.name; }
+  std::int64_t version() const { return options_.version; }
+  const Session& session() const { return *session_; }
+  // Null when there is none. `name` "" means serving_default.
+  const Signature* FindSignature(std::string_view name) const;
+  const std::vector<std::unique_ptr<Signature>>& signatures() const { return signatures_; }
+
+  // Through the batching queue where there is one, else on the calling thread.
+  void Run(RunRequest request, RunDone done);
+  // The same, but waits. Not on an event loop's thread.
+  absl::StatusOr<std::vector<Tensor>> RunAndWait(RunRequest request);
+  // Past every queue, on the calling thread: what warm-up and queues use.
+  absl::StatusOr<std::vector<Tensor>> RunNow(const Signature& signature,
+                                             std::span<const Tensor> inputs,
+                                             const RunOptions& options) const;
+
+ private:
+  Servable() = default;
+  Options options_;
+  std::unique_ptr<Session> session_;
+  std::vector<std::unique_ptr<Signature>> signatures_;
+};
+
+// Which version answers a request.
+struct ModelEntry {
+  std::map<std::int64_t, std::shared_ptr<Servable>> versions;  // available ones only
+  std::map<std::string, std::int64_t, std::less<>> labels;
+};
+
+// An immutable picture of everything that can answer.
+struct ServableSnapshot {
+  std::map<std::string, ModelEntry, std::less<>> models;
+
+  // What a ModelSpec chooses. NOT_FOUND "Servable not found for request: Latest(mnist)" or
+  // "Specific(mnist, 7)"; INVALID_ARGUMENT "Unrecognized servable version label: L",
+  // "ModelSpec has no name specified.".
+  absl::StatusOr<std::shared_ptr<Servable>> Find(std::string_view model,
+                                                 std::optional<std::int64_t> version,
+                                                 std::string_view label) const;
+};
+
+// Where the manager publishes and the request path reads. Readers never wait for a writer: they
+// take the pointer to a snapshot and keep it as long as they need it; a version that left the
+// picture is freed when its last request has ended.
+class ServableDirectory {
+ public:
+  ServableDirectory() : snapshot_(std::make_shared<const ServableSnapshot>()) {}
+  std::shared_ptr<const ServableSnapshot> Get() const {
+    return snapshot_.load(std::memory_order_acquire);
+  }
+  void Publish(std::shared_ptr<const ServableSnapshot> next) {
+    snapshot_.store(std::move(next), std::memory_order_release);
+  }
+
+ private:
+  std::atomic<std::shared_ptr<const ServableSnapshot>> snapshot_;
+};
+
+}  // namespace takt::serving
