@@ -83,21 +83,42 @@ struct Change {
   std::string path;  // "values.VERSION", "services.web.command[2]", "volumes.m.subdirectory"
   std::string before, after;
 };
-enum class ServiceAction { kStart, kRestart, kUnchanged, kRemove };
+enum class ServiceAction {
+  kStart,
+  kRestart,
+  kScale,  // only the number of instances changes; those that stay go on running
+  kUnchanged,
+  kRemove,
+};
+const char* ServiceActionName(ServiceAction action);  // "start", ...
 struct ServicePlan {
   std::string service;
   ServiceAction action = ServiceAction::kUnchanged;
   std::vector<Change> changes;  // why it restarts
 };
+// A volume option that would make an app work which as it is finds nothing.
+struct Suggestion {
+  std::string service;
+  std::string volume;
+  VolumeOption option;
+  std::string message;  // "no version under /mnist_model; found 1 under ...: did you mean that?"
+};
 // What would happen; computed, nothing done.
 struct Preview {
-  std::vector<Change> changes;  // of values, template, volume options
-  std::vector<ServicePlan> services;
+  std::vector<Change> changes;               // of values, template, volume options
+  std::vector<ServicePlan> services;         // all of them, the unchanged too
   std::vector<std::string> missing_volumes;  // named by the template, not on the platform
   std::vector<templates::Parameter> parameters;
   std::vector<templates::Issue> issues;  // errors and warnings
   std::string template_diff;             // unified diff, empty when equal
-  bool anything_changes() const { return !changes.empty() || !services.empty(); }
+  std::vector<Suggestion> suggestions;
+  bool anything_changes() const {
+    if (!changes.empty()) return true;
+    for (const ServicePlan& plan : services) {
+      if (plan.action != ServiceAction::kUnchanged) return true;
+    }
+    return false;
+  }
 };
 
 struct Removal {
@@ -120,20 +141,43 @@ struct ApplyOptions {
   std::string why;
 };
 
+// Holds a data directory for one daemon until it goes out of scope. Take it before anything else
+// touches the directory.
+class DataLock {
+ public:
+  // FAILED_PRECONDITION when another process (or another lock of this one) holds it: says which.
+  static absl::StatusOr<std::unique_ptr<DataLock>> Take(const std::string& data_dir);
+  ~DataLock();
+  DataLock(const DataLock&) = delete;
+  DataLock& operator=(const DataLock&) = delete;
+
+ private:
+  explicit DataLock(int fd) : fd_(fd) {}
+  int fd_;
+};
+
 struct LineOptions {
   std::string data_dir;
-  std::chrono::milliseconds observe_interval{
-      1000};  // between events; changes wake the loop at once
+  // How often the loop looks again while something is waited for; changes wake it at once, and
+  // where nothing is waited for it sleeps.
+  std::chrono::milliseconds observe_interval{1000};
+  const DataLock* lock = nullptr;  // of data_dir, held by the caller; null: Open takes it itself
+  bool own_thread = true;          // false: nothing happens but in Step (tests drive time)
+  std::uint64_t max_database_bytes = 1ull << 30;  // beyond: RESOURCE_EXHAUSTED, as a full disk
 };
 
 inline constexpr std::size_t kMaxApps = 1000;
 inline constexpr std::size_t kMaxRevisionsPerApp = 1000;  // beyond: the oldest goes
 inline constexpr std::size_t kMaxEvents = 10'000;         // beyond: the oldest go
+inline constexpr int kMaxReplicas = 100;                  // of one service
+inline constexpr int kMaxBackups = 3;                     // takt.db.backup, .backup.1, .backup.2
 
 class Line {
  public:
-  // Opens <data_dir>/takt.db. FAILED_PRECONDITION when another daemon has it; DATA_LOSS when it is
-  // corrupt (the file is kept; says which backup can be restored and how).
+  // Opens <data_dir>/takt.db and goes on where the last daemon ended. FAILED_PRECONDITION when
+  // another daemon has the directory or a newer version wrote it; DATA_LOSS when the database is
+  // corrupt (the file is kept; says which backup can be restored and how). `runtime`, `volumes` and
+  // `clock` must outlive the line.
   static absl::StatusOr<std::unique_ptr<Line>> Open(const LineOptions& options,
                                                     runtime::Runtime& runtime,
                                                     storage::VolumeStore& volumes,
@@ -174,7 +218,10 @@ class Line {
   virtual void SetRemark(const std::string& app, const std::string& service,
                          const std::string& remark) = 0;
   // Called from the loop's thread after anything about `app` changed ("" = events only).
+  // Add them before anything else is called; they may call the line.
   virtual void AddListener(std::function<void(const std::string& app)> listener) = 0;
+  // One round of the loop, on the caller's thread; only without a thread of its own.
+  virtual void Step() = 0;
 };
 
 }  // namespace takt::line
