@@ -98,8 +98,9 @@ struct InstanceStatus {
   std::string id;  // unique for ever, one path segment
   std::string app, service;
   int revision = 0;
-  int replica = 0;   // 0-based
-  int restarts = 0;  // how many instances of this replica came before
+  int replica = 0;  // 0-based
+  int restarts =
+      0;  // how often its restart policy has replaced this replica since Deploy changed it
   std::string node;
   InstanceState state = InstanceState::kStarting;
   Health health = Health::kNone;
@@ -119,11 +120,13 @@ struct ServiceStatus {
   int revision = 0;
   int desired_replicas = 0;
   bool stopped = false;  // Stop was called; its instances are kept as they ended
-  // Live ones and, of those that ended, the newest kMaxEndedInstances of each service.
+  // Oldest first: live ones and, of those that ended, the newest kMaxEndedInstances of each service
+  // and the last one of each replica.
   std::vector<InstanceStatus> instances;
 };
 
 inline constexpr std::size_t kMaxEndedInstances = 10;
+inline constexpr int kMaxReplicas = 100;  // of one service
 
 struct LogLine {
   std::chrono::system_clock::time_point time;
@@ -159,9 +162,14 @@ class Runtime {
   // NOT_FOUND with how to add it when there is no such image here.
   virtual absl::StatusOr<ImageInfo> ResolveImage(const std::string& image) = 0;
 
+  // What Deploy(spec) would refuse now, without doing anything.
+  virtual absl::Status Check(const ServiceSpec& spec) = 0;
+
   // Makes the service be as `spec` says: starts missing replicas, replaces instances whose spec
   // differs, removes surplus ones. Returns once that is durably recorded; work goes on behind it.
-  // Idempotent: with an equal spec, nothing restarts. Clears a former Stop.
+  // Idempotent: with an equal spec, nothing restarts, and neither where only revision, labels,
+  // replicas or the restart policy differ. Clears a former Stop: starts the instances anew.
+  // INVALID_ARGUMENT for names that are no path segment or a spec that makes no sense,
   // ALREADY_EXISTS when a published port is taken ("port 9000 is taken by app serving"),
   // NOT_FOUND for the image, UNIMPLEMENTED for what the runtime cannot do.
   virtual absl::Status Deploy(const ServiceSpec& spec) = 0;
