@@ -72,7 +72,6 @@ add_custom_command(
   COMMAND ${TAKT_PROTOC} --descriptor_set_in=${takt_tf_set} --grpc_out=${TAKT_TF_PROTO_DIR}
           --plugin=protoc-gen-grpc=${TAKT_GRPC_CPP_PLUGIN} ${takt_tf_service_files}
   DEPENDS ${takt_tf_set} VERBATIM)
-pkg_check_modules(TAKT_GRPCXX REQUIRED IMPORTED_TARGET grpc++)
 add_library(takt_tf_grpc STATIC EXCLUDE_FROM_ALL ${takt_tf_grpc_sources})
 target_compile_options(takt_tf_grpc PRIVATE -w -O1)
 target_link_libraries(takt_tf_grpc PUBLIC takt_tf_protos PkgConfig::TAKT_GRPCXX)

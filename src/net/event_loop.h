@@ -32,8 +32,11 @@ class EventLoop {
     virtual void OnEvents(std::uint32_t epoll_events) = 0;
   };
 
-  // Called once at the end of the turn in which it was scheduled. Owned by the caller, alive until
-  // then.
+  // Work at the end of a turn comes in two phases, so that all answers of a turn are written
+  // together: first what makes answers, then what writes them.
+  enum class Phase { kWork, kWrite };
+  // Called once at the end of the turn in which it was scheduled. Owned by the caller; when it dies
+  // before, it must be taken back by NotAtTurnEnd.
   class TurnEnd {
    public:
     virtual ~TurnEnd() = default;
@@ -65,7 +68,8 @@ class EventLoop {
   void Unwatch(int fd, FdHandler* handler);
   TimerId After(std::chrono::nanoseconds delay, Task task);
   void Cancel(TimerId timer);  // of a timer that has fired: nothing
-  void AtTurnEnd(TurnEnd* work);
+  void AtTurnEnd(TurnEnd* work, Phase phase);
+  void NotAtTurnEnd(TurnEnd* work);
   // The time at which this turn's events came.
   std::chrono::steady_clock::time_point now() const { return now_; }
 
@@ -93,7 +97,7 @@ class EventLoop {
   TimerId next_timer_ = 1;
   std::priority_queue<Timer, std::vector<Timer>, std::greater<>> timers_;
   std::unordered_map<TimerId, Task> timer_tasks_;
-  std::vector<TurnEnd*> turn_ends_;
+  std::vector<TurnEnd*> turn_ends_[2];  // by phase; null = taken back
   std::vector<FdHandler*>
       turn_handlers_;  // of this turn's events not yet handled; null = unwatched
 };

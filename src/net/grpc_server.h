@@ -58,7 +58,8 @@ class GrpcCall {
   virtual std::string peer() const = 0;  // "127.0.0.1:40000", "unix:"
   EventLoop* loop() const { return loop_; }
 
-  // The message of a unary answer, to be appended to before Finish.
+  // The message of a unary answer, to be appended to (only that: framing comes before) until
+  // Finish.
   std::string& response() { return response_; }
   // Metadata of the answer, sent as initial headers (or with the trailers when no message comes).
   void AddResponseMetadata(std::string name, std::string value) {
