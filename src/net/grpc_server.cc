@@ -316,7 +316,6 @@ class Server final : public GrpcServer {
   }
   absl::Status ListenTcp();
   absl::Status ListenUnix();
-  absl::Status SetUpTls();
   void StopAccepting();
   void OnEveryLoop(const std::function<void(Shard&)>& work);
 
@@ -327,7 +326,7 @@ class Server final : public GrpcServer {
   nghttp2_session_callbacks* callbacks_ = nullptr;
   nghttp2_option* nghttp2_options_ = nullptr;
   std::shared_ptr<BufferPool> buffers_ = BufferPool::Create();
-  SSL_CTX* tls_ = nullptr;
+  std::shared_ptr<SSL_CTX> tls_;
   std::uint16_t port_ = 0;
   std::atomic<bool> draining_{false};
   std::mutex mutex_;
@@ -1187,7 +1186,6 @@ Server::~Server() {
   OnEveryLoop([](Shard&) {});
   if (callbacks_ != nullptr) nghttp2_session_callbacks_del(callbacks_);
   if (nghttp2_options_ != nullptr) nghttp2_option_del(nghttp2_options_);
-  if (tls_ != nullptr) SSL_CTX_free(tls_);
 }
 
 absl::Status Server::Start() {
@@ -1196,7 +1194,9 @@ absl::Status Server::Start() {
     return absl::ResourceExhaustedError("no memory for nghttp2");
   }
   nghttp2_option_set_no_closed_streams(nghttp2_options_, 1);
-  if (options_.tls.has_value()) TAKT_RETURN_IF_ERROR(SetUpTls());
+  if (options_.tls.has_value()) {
+    TAKT_ASSIGN_OR_RETURN(tls_, MakeTlsServerContext(*options_.tls, {"h2"}));
+  }
   if (options_.port >= 0) TAKT_RETURN_IF_ERROR(ListenTcp());
   if (!options_.unix_socket_path.empty()) TAKT_RETURN_IF_ERROR(ListenUnix());
   EventLoop* loop = shards_.front()->loop;
@@ -1270,71 +1270,6 @@ absl::Status Server::ListenUnix() {
   return absl::OkStatus();
 }
 
-absl::Status Server::SetUpTls() {
-  const TlsOptions& tls = *options_.tls;
-  tls_ = SSL_CTX_new(TLS_server_method());
-  if (tls_ == nullptr) return absl::ResourceExhaustedError("no memory for TLS");
-  SSL_CTX_set_min_proto_version(tls_, TLS1_2_VERSION);
-  SSL_CTX_set_mode(tls_, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-                             SSL_MODE_RELEASE_BUFFERS);
-  SSL_CTX_set_options(tls_, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
-  auto open = [](const std::string& pem) {
-    return std::unique_ptr<BIO, decltype(&BIO_free)>(
-        BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free);
-  };
-  auto key_bio = open(tls.key_pem);
-  std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
-      PEM_read_bio_PrivateKey(key_bio.get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
-  if (key == nullptr) return absl::InvalidArgumentError("TLS: server_key is not a PEM private key");
-  auto cert_bio = open(tls.cert_pem);
-  bool first = true;
-  while (X509* cert = PEM_read_bio_X509(cert_bio.get(), nullptr, nullptr, nullptr)) {
-    if (first) {
-      SSL_CTX_use_certificate(tls_, cert);
-      X509_free(cert);
-    } else {
-      SSL_CTX_add0_chain_cert(tls_, cert);
-    }
-    first = false;
-  }
-  ERR_clear_error();
-  if (first) return absl::InvalidArgumentError("TLS: server_cert is not a PEM certificate");
-  if (SSL_CTX_use_PrivateKey(tls_, key.get()) != 1 || SSL_CTX_check_private_key(tls_) != 1) {
-    ERR_clear_error();
-    return absl::InvalidArgumentError("TLS: server_key does not belong to server_cert");
-  }
-  if (!tls.ca_pem.empty()) {
-    auto ca_bio = open(tls.ca_pem);
-    int count = 0;
-    while (X509* cert = PEM_read_bio_X509(ca_bio.get(), nullptr, nullptr, nullptr)) {
-      X509_STORE_add_cert(SSL_CTX_get_cert_store(tls_), cert);
-      SSL_CTX_add_client_CA(tls_, cert);
-      X509_free(cert);
-      ++count;
-    }
-    ERR_clear_error();
-    if (count == 0) return absl::InvalidArgumentError("TLS: custom_ca is not a PEM certificate");
-  }
-  if (tls.verify_client) {
-    SSL_CTX_set_verify(tls_, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
-  }
-  SSL_CTX_set_alpn_select_cb(
-      tls_,
-      [](SSL*, const unsigned char** out, unsigned char* out_length, const unsigned char* in,
-         unsigned length, void*) {
-        static const unsigned char kH2[] = {2, 'h', '2'};
-        unsigned char* chosen = nullptr;
-        if (SSL_select_next_proto(&chosen, out_length, kH2, sizeof kH2, in, length) !=
-            OPENSSL_NPN_NEGOTIATED) {
-          return SSL_TLSEXT_ERR_ALERT_FATAL;
-        }
-        *out = chosen;
-        return SSL_TLSEXT_ERR_OK;
-      },
-      nullptr);
-  return absl::OkStatus();
-}
-
 void Server::Accepted(int fd, std::string peer) {
   std::uint64_t total = 0;
   Shard* chosen = shards_.front().get();
@@ -1349,7 +1284,7 @@ void Server::Accepted(int fd, std::string peer) {
   }
   SSL* ssl = nullptr;
   if (tls_ != nullptr) {
-    ssl = SSL_new(tls_);
+    ssl = SSL_new(tls_.get());
     if (ssl == nullptr) {
       close(fd);
       return;

@@ -18,6 +18,7 @@
 
 #include "base/status.h"
 #include "net/event_loop.h"
+#include "net/tls.h"
 
 namespace takt::net {
 
@@ -123,13 +124,6 @@ class GrpcStream {
   virtual void OnCancel() = 0;     // the client is gone: let the call go
 };
 using GrpcStreamFactory = std::function<std::unique_ptr<GrpcStream>()>;
-
-struct TlsOptions {
-  std::string key_pem;
-  std::string cert_pem;  // the chain, leaf first
-  std::string ca_pem;    // authorities for clients' certificates
-  bool verify_client = false;
-};
 
 struct GrpcServerOptions {
   std::string host = "0.0.0.0";

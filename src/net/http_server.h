@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "base/status.h"
+#include "net/tls.h"
 
 namespace takt::net {
 
@@ -33,6 +35,9 @@ struct HttpResponse {
   std::vector<std::pair<std::string, std::string>> headers;
   std::string body;
 };
+
+// Reason phrase: "Not Found"; "" for a status that has none.
+std::string_view HttpReason(int status);
 
 // Writes one answer. Exactly one of Send and StartStream is called, once, from any thread; the
 // object may outlive the handler's call (asynchronous answers). Destroying it unanswered sends 500.
@@ -61,17 +66,20 @@ struct HttpServerOptions {
   std::size_t max_connections = 4096;       // beyond: accepted and closed at once
   std::size_t max_stream_backlog_bytes = 1 << 20;
   int idle_timeout_ms = 75000;
-  int read_timeout_ms = 30000;  // for a whole request, once its first byte came
+  int read_timeout_ms = 30000;   // for a whole request, once its first byte came; beyond: 408
+  int write_timeout_ms = 30000;  // without a byte taken by the peer; beyond: closed
+  std::optional<TlsOptions> tls;
 };
 
 class HttpServer {
  public:
-  // Listens at once: UNAVAILABLE naming the address when it cannot ("port 8080 is in use").
+  // Listens at once: UNAVAILABLE naming the address when it cannot ("127.0.0.1:8080 is in use"),
+  // INVALID_ARGUMENT for a host that is no address or TLS material that is none.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(HttpServerOptions options,
                                                            HttpHandler handler);
   virtual ~HttpServer() = default;
   virtual std::uint16_t port() const = 0;
-  // Stops accepting, lets answers in flight end (at most `drain_ms`), closes. Blocks.
+  // Stops accepting, ends streams, lets answers in flight end (at most `drain_ms`), closes. Blocks.
   virtual void Stop(int drain_ms) = 0;
 };
 
