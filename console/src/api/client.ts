@@ -1,0 +1,139 @@
+// The public API, typed by its own OpenAPI document. Nothing else of the daemon is used.
+import type { components, paths } from "./generated";
+
+export type Schemas = components["schemas"];
+export type App = Schemas["App"];
+export type AppDetail = Schemas["AppDetail"];
+export type AppState = App["state"];
+export type Service = Schemas["Service"];
+export type ServiceDetail = Schemas["ServiceDetail"];
+export type Instance = Schemas["Instance"];
+export type Revision = Schemas["Revision"];
+export type Preview = Schemas["Preview"];
+export type Change = Schemas["Change"];
+export type Parameter = Schemas["Parameter"];
+export type Issue = Schemas["Issue"];
+export type TemplateCheck = Schemas["TemplateCheck"];
+export type TaktEvent = Schemas["Event"];
+export type LogLine = Schemas["LogLine"];
+export type Volume = Schemas["Volume"];
+
+export const API = "api/v1";
+
+export class ApiError extends Error {
+  constructor(
+    readonly code: string,
+    message: string,
+    readonly status: number,
+    readonly details: Schemas["Error"]["details"] = {},
+  ) {
+    super(message);
+  }
+}
+
+export function toApiError(error: unknown): ApiError {
+  if (error instanceof ApiError) return error;
+  return new ApiError("UNAVAILABLE", error instanceof Error ? error.message : String(error), 0);
+}
+
+type Method = "get" | "post" | "put" | "delete";
+type Operation<P extends keyof paths, M extends Method> = paths[P][M];
+type Json<R> = R extends { content: { "application/json": infer T } } ? T : never;
+type Answer<O> = O extends { responses: infer R } ? Json<R[keyof R & (200 | 201)]> : never;
+type Query<O> = O extends { parameters: { query?: infer Q } } ? Q : undefined;
+type Path<O> = O extends { parameters: { path: infer P } } ? P : undefined;
+type Body<O> = O extends { requestBody: { content: { "application/json": infer B } } } ? B : undefined;
+
+interface Request<O> {
+  path?: Path<O>;
+  query?: Query<O>;
+  body?: Body<O>;
+  signal?: AbortSignal;
+}
+
+export function urlOf(path: string, parameters: unknown = {}, query: unknown = {}): string {
+  const filled = path.replace(/\{(\w+)\}/g, (_, name: string) =>
+    encodeURIComponent(String((parameters as Record<string, unknown>)[name])),
+  );
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries((query ?? {}) as Record<string, unknown>)) {
+    if (value !== undefined && value !== null && value !== "") search.set(name, String(value));
+  }
+  const text = search.toString();
+  return `${API}${filled}${text ? `?${text}` : ""}`;
+}
+
+let onUnauthenticated: () => void = () => {};
+export function whenUnauthenticated(act: () => void) {
+  onUnauthenticated = act;
+}
+
+async function call<P extends keyof paths, M extends Method>(
+  method: M,
+  path: P,
+  request: Request<Operation<P, M>> = {},
+): Promise<Answer<Operation<P, M>>> {
+  const response = await fetch(urlOf(path, request.path, request.query), {
+    method: method.toUpperCase(),
+    signal: request.signal,
+    headers: method === "get" ? {} : { "Content-Type": "application/json" },
+    body: request.body === undefined ? undefined : JSON.stringify(request.body),
+  });
+  const text = await response.text();
+  if (response.ok) return (text ? JSON.parse(text) : undefined) as Answer<Operation<P, M>>;
+  if (response.status === 401) onUnauthenticated();
+  let error: Partial<Schemas["Error"]> = {};
+  try {
+    error = JSON.parse(text) as Schemas["Error"];
+  } catch {
+    // not from the daemon: a proxy between it and us answered
+  }
+  throw new ApiError(
+    error.code ?? `HTTP ${response.status}`,
+    error.message ?? (text.slice(0, 300) || response.statusText),
+    response.status,
+    error.details,
+  );
+}
+
+const app = (name: string) => ({ path: { name } });
+
+// With ?dry_run=true an operation answers with a Preview, otherwise with the app: the two shapes of
+// one endpoint are told apart here, once.
+export const api = {
+  system: () => call("get", "/system"),
+  apps: async () => (await call("get", "/apps")).apps,
+  app: (name: string) => call("get", "/apps/{name}", app(name)),
+  create: (body: Schemas["CreateApp"]) => call("post", "/apps", { body }) as Promise<AppDetail>,
+  previewCreate: (body: Schemas["CreateApp"], signal?: AbortSignal) =>
+    call("post", "/apps", { body, query: { dry_run: true }, signal }) as Promise<Preview>,
+  configure: (name: string, body: Schemas["ConfigureApp"]) =>
+    call("put", "/apps/{name}/configuration", { ...app(name), body }) as Promise<AppDetail>,
+  previewConfigure: (name: string, body: Schemas["ConfigureApp"], signal?: AbortSignal) =>
+    call("put", "/apps/{name}/configuration", {
+      ...app(name), body, query: { dry_run: true }, signal,
+    }) as Promise<Preview>,
+  rollback: (name: string, body: Schemas["Rollback"]) =>
+    call("post", "/apps/{name}/rollback", { ...app(name), body }) as Promise<AppDetail>,
+  previewRollback: (name: string, revision: number) =>
+    call("post", "/apps/{name}/rollback", {
+      ...app(name), body: { revision }, query: { dry_run: true },
+    }) as Promise<Preview>,
+  stop: (name: string) => call("post", "/apps/{name}/stop", app(name)),
+  start: (name: string) => call("post", "/apps/{name}/start", app(name)),
+  removal: (name: string) => call("get", "/apps/{name}/removal", app(name)),
+  remove: (name: string) => call("delete", "/apps/{name}", app(name)),
+  revisions: async (name: string) => (await call("get", "/apps/{name}/revisions", app(name))).revisions,
+  logs: (name: string, query: { service?: string; instance?: string; tail?: number; cursor?: string }) =>
+    call("get", "/apps/{name}/logs", { ...app(name), query }),
+  logStreamUrl: (name: string, query: { service?: string; tail?: number; cursor?: string }) =>
+    urlOf("/apps/{name}/logs/stream", { name }, query),
+  streamUrl: (after?: number) => urlOf("/stream", {}, { after }),
+  events: (query: { app?: string; after?: number; limit?: number }) => call("get", "/events", { query }),
+  check: (body: Schemas["CheckTemplate"], signal?: AbortSignal) =>
+    call("post", "/templates/check", { body, signal }),
+  volumes: async () => (await call("get", "/volumes")).volumes,
+  createVolume: (body: Schemas["CreateVolume"]) => call("post", "/volumes", { body }),
+  removeVolume: (name: string) => call("delete", "/volumes/{name}", app(name)),
+  images: () => call("get", "/images"),
+};
