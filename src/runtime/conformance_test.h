@@ -428,14 +428,16 @@ TEST_P(RuntimeConformance, APortThatIsTakenIsRefusedWithItsOwner) {
 TEST_P(RuntimeConformance, TheListenerHearsChangesAndLogs) {
   auto changes = std::make_shared<std::atomic<int>>(0);
   auto logs = std::make_shared<std::atomic<int>>(0);
-  runtime().SetListener([changes, logs](const std::string& log_instance) {
-    ++(log_instance.empty() ? *changes : *logs);
+  runtime().SetListener([changes] { ++*changes; });
+  runtime().SetLogListener([logs](const std::string& instance) {
+    if (!instance.empty()) ++*logs;
   });
   ASSERT_EQ(runtime().Deploy(Spec("job", {.lines = {"x"}, .exit_code = 0})), absl::OkStatus());
   ASSERT_TRUE(EventuallyIn("job", InstanceState::kExited, 1));
   EXPECT_TRUE(harness_->Eventually([&] { return *changes >= 3 && *logs >= 1; }))
       << *changes << " changes, " << *logs << " logs";
   runtime().SetListener(nullptr);
+  runtime().SetLogListener(nullptr);
 }
 
 TEST_P(RuntimeConformance, CapabilitiesNameTheRuntime) {

@@ -193,9 +193,10 @@ class Runtime {
   virtual absl::StatusOr<std::uint64_t> TailCursor(const std::string& instance,
                                                    std::size_t lines) = 0;
 
-  // Calls back, from any thread, whenever Observe would answer differently or a log grew
-  // (`log_instance` names whose, empty for a change of state). One listener; set before use.
-  virtual void SetListener(std::function<void(const std::string& log_instance)> listener) = 0;
+  // Calls back, from any thread, whenever Observe would answer differently. One listener.
+  virtual void SetListener(std::function<void()> listener) = 0;
+  // Calls back, from any thread, with the instance whose log grew. One listener.
+  virtual void SetLogListener(std::function<void(const std::string& instance)> listener) = 0;
 };
 
 }  // namespace takt::runtime

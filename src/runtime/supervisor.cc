@@ -182,7 +182,7 @@ absl::Status Supervisor::Deploy(const ServiceSpec& spec) {
     service->record = std::move(record);
   }
   launcher_.Wake();
-  Notify("");
+  Notify();
   return absl::OkStatus();
 }
 
@@ -205,7 +205,7 @@ absl::Status Supervisor::Stop(const std::string& app, const std::string& service
     if (Service* service = FindService(app, service_name)) service->record.stopped = true;
   }
   launcher_.Wake();
-  Notify("");
+  Notify();
   return absl::OkStatus();
 }
 
@@ -225,7 +225,7 @@ absl::Status Supervisor::Remove(const std::string& app, const std::string& servi
     if (Service* service = FindService(app, service_name)) service->record.removed = true;
   }
   launcher_.Wake();
-  Notify("");
+  Notify();
   return absl::OkStatus();
 }
 
@@ -276,18 +276,23 @@ absl::StatusOr<std::uint64_t> Supervisor::TailCursor(const std::string& instance
   return launcher_.TailCursor(instance, lines);
 }
 
-void Supervisor::SetListener(std::function<void(const std::string&)> listener) {
+void Supervisor::SetListener(std::function<void()> listener) {
   std::lock_guard lock(mutex_);
   listener_ = std::move(listener);
 }
 
-void Supervisor::Notify(const std::string& log_instance) {
-  std::function<void(const std::string&)> listener;
+void Supervisor::SetLogListener(std::function<void(const std::string&)> listener) {
+  std::lock_guard lock(mutex_);
+  log_listener_ = std::move(listener);
+}
+
+void Supervisor::Notify() {
+  std::function<void()> listener;
   {
     std::lock_guard lock(mutex_);
     listener = listener_;
   }
-  if (listener) listener(log_instance);
+  if (listener) listener();
 }
 
 void Supervisor::Restore(std::vector<RestoredService> services) {
@@ -470,7 +475,7 @@ std::optional<std::chrono::steady_clock::time_point> Supervisor::Tick() {
     launcher_.Forget(app, service);
     work.changed = true;
   }
-  if (work.changed) Notify("");
+  if (work.changed) Notify();
   return next;
 }
 
@@ -491,7 +496,7 @@ void Supervisor::Started(const std::string& id, std::int64_t pid,
           i->status.health == Health::kStarting ? "waits for its first health check" : "";
     }
   }
-  Notify("");
+  Notify();
 }
 
 void Supervisor::Ended(const std::string& id, const EndOfInstance& end) {
@@ -515,7 +520,7 @@ void Supervisor::Ended(const std::string& id, const EndOfInstance& end) {
     }
   }
   launcher_.Wake();
-  Notify("");
+  Notify();
 }
 
 void Supervisor::SetHealth(const std::string& id, Health health, const std::string& why) {
@@ -527,10 +532,17 @@ void Supervisor::SetHealth(const std::string& id, Health health, const std::stri
     i->status.health = health;
     i->status.reason = why;
   }
-  Notify("");
+  Notify();
 }
 
-void Supervisor::LogGrew(const std::string& id) { Notify(id); }
+void Supervisor::LogGrew(const std::string& id) {
+  std::function<void(const std::string&)> listener;
+  {
+    std::lock_guard lock(mutex_);
+    listener = log_listener_;
+  }
+  if (listener) listener(id);
+}
 
 std::shared_ptr<const ServiceSpec> Supervisor::SpecOf(const std::string& id) const {
   std::lock_guard lock(mutex_);

@@ -119,7 +119,8 @@ class Supervisor final : public Runtime {
   absl::StatusOr<std::vector<LogLine>> ReadLog(const std::string& instance, std::uint64_t cursor,
                                                std::size_t max_lines) override;
   absl::StatusOr<std::uint64_t> TailCursor(const std::string& instance, std::size_t lines) override;
-  void SetListener(std::function<void(const std::string&)> listener) override;
+  void SetListener(std::function<void()> listener) override;
+  void SetLogListener(std::function<void(const std::string& instance)> listener) override;
 
   // Before anything else, once.
   void Restore(std::vector<RestoredService> services);
@@ -166,14 +167,15 @@ class Supervisor final : public Runtime {
   absl::StatusOr<ServiceSpec> Checked(const ServiceSpec& spec);
   void Reconcile(Service& service, Work& work);
   void ApplyPolicy(const Service& service, Instance& instance);
-  void Notify(const std::string& log_instance);
+  void Notify();
 
   Launcher& launcher_;
   const Clock& clock_;
   std::mutex change_mutex_;  // one Deploy, Stop or Remove at a time, saving included
   mutable std::mutex mutex_;
   Services services_;
-  std::function<void(const std::string&)> listener_;
+  std::function<void()> listener_;
+  std::function<void(const std::string&)> log_listener_;
 };
 
 }  // namespace takt::runtime

@@ -378,8 +378,12 @@ absl::StatusOr<std::uint64_t> FakeRuntime::TailCursor(const std::string& instanc
   Play();
   return stage_->supervisor().TailCursor(instance, lines);
 }
-void FakeRuntime::SetListener(std::function<void(const std::string&)> listener) {
+void FakeRuntime::SetListener(std::function<void()> listener) {
   stage_->supervisor().SetListener(std::move(listener));
+}
+
+void FakeRuntime::SetLogListener(std::function<void(const std::string&)> listener) {
+  stage_->supervisor().SetLogListener(std::move(listener));
 }
 
 }  // namespace takt::runtime

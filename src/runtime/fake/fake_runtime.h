@@ -79,7 +79,8 @@ class FakeRuntime final : public Runtime {
   absl::StatusOr<std::vector<LogLine>> ReadLog(const std::string& instance, std::uint64_t cursor,
                                                std::size_t max_lines) override;
   absl::StatusOr<std::uint64_t> TailCursor(const std::string& instance, std::size_t lines) override;
-  void SetListener(std::function<void(const std::string&)> listener) override;
+  void SetListener(std::function<void()> listener) override;
+  void SetLogListener(std::function<void(const std::string& instance)> listener) override;
 
  private:
   class Stage;
