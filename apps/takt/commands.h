@@ -11,4 +11,11 @@ namespace takt::cli {
 // check.cc: takt check FILE
 void AddCheckCommand(CLI::App& app, int* exit_code);
 
+// app_commands.cc: up, apps, show, revisions, config, rollback, stop, start, rm
+void AddAppCommands(CLI::App& app, int* exit_code);
+// platform_commands.cc: logs, events, endpoints, volume, images, status
+void AddPlatformCommands(CLI::App& app, int* exit_code);
+// completion.cc: takt completion SHELL, for all commands that `app` has when it runs
+void AddCompletionCommand(CLI::App& app);
+
 }  // namespace takt::cli

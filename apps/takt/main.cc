@@ -10,6 +10,9 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", TAKT_VERSION);
   int exit_code = 0;
   takt::cli::AddCheckCommand(app, &exit_code);
+  takt::cli::AddAppCommands(app, &exit_code);
+  takt::cli::AddPlatformCommands(app, &exit_code);
+  takt::cli::AddCompletionCommand(app);
 
   // CLI11 reports by exceptions; they end here. Asking for help is no error, wrong usage is 2.
   constexpr int kUsageError = 2;

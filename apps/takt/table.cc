@@ -7,12 +7,19 @@
 namespace takt::cli {
 namespace {
 
-// Cells that `text` takes on a terminal. A sequence of three bytes from U+2E80 on, or of four, is
-// taken to be wide: that is right for what names and messages here hold (CJK).
+// Cells that `text` takes on a terminal; a colour sequence (ESC [ ... m) takes none. A sequence of
+// three bytes from U+2E80 on, or of four, is taken to be wide: that is right for what names and
+// messages here hold (CJK).
 std::size_t Width(std::string_view text) {
   std::size_t width = 0;
+  bool in_sequence = false;
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
+    if (byte == 0x1B) in_sequence = true;
+    if (in_sequence) {
+      in_sequence = c != 'm';
+      continue;
+    }
     if ((byte & 0xC0) == 0x80) continue;
     width += byte >= 0xE3 ? 2 : 1;
   }

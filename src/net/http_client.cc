@@ -40,7 +40,7 @@ std::string_view HttpReply::Header(std::string_view name) const {
   return {};
 }
 
-std::string PercentEncode(std::string_view text) {
+std::string UrlEncode(std::string_view text) {
   static constexpr char kHex[] = "0123456789ABCDEF";
   std::string out;
   for (const char c : text) {

@@ -117,6 +117,6 @@ class ServerSentEventParser {
 
 // Percent-encodes everything but RFC 3986's unreserved characters: for a path segment or a query
 // value.
-std::string PercentEncode(std::string_view text);
+std::string UrlEncode(std::string_view text);
 
 }  // namespace takt::net
