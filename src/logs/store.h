@@ -1,0 +1,165 @@
+// The central log store: every line of every app, kept compressed, found quickly. Not a collector
+// (see collector.h) and no judge of what is said.
+//
+// Lines come in streams (one instance's log, one file of it). A stream's newest entries lie in
+// memory and are written every flush interval, together with the position in their source; so what
+// a kill -9 takes from memory is read from its source again, and nothing comes twice.
+//
+// Threads: every function may be called from any thread. Search reads on the caller's thread with a
+// connection of its own and delays no Append for longer than its look at the newest entries.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/sqlite.h"
+#include "base/status.h"
+#include "logs/chunk.h"
+#include "logs/query.h"
+
+namespace takt::logs {
+
+inline constexpr std::size_t kMaxEntryBytes = 64 << 10;  // longer ones are cut, and say so
+inline constexpr std::size_t kMaxSearchEntries = 10'000;
+inline constexpr std::size_t kMaxHistogramBuckets = 2000;
+inline constexpr std::size_t kMaxTails = 256;  // subscriptions at once
+
+struct StoreOptions {
+  std::string path;
+  std::uint64_t max_bytes = std::uint64_t{10} << 30;  // on disk; beyond: the oldest entries go
+  std::chrono::milliseconds flush_interval{2000};
+};
+
+// Names one entry for ever.
+struct EntryId {
+  std::int64_t chunk = 0;
+  std::int64_t index = 0;
+  auto operator<=>(const EntryId&) const = default;
+};
+
+struct FoundEntry {
+  EntryId id;
+  StreamKey stream;
+  Entry entry;
+};
+
+struct SearchOptions {
+  std::int64_t from_us = INT64_MIN, to_us = INT64_MAX;  // [from, to)
+  std::size_t limit = 500;                              // at most kMaxSearchEntries
+  bool newest_first = true;
+  // Go on after this entry of an earlier answer (in the order asked for); chunk 0 = from the start.
+  EntryId after;
+  std::int64_t after_time_us = 0;
+  // Gives up there and says so in `complete`.
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+};
+
+struct SearchResult {
+  std::vector<FoundEntry> entries;
+  bool more = false;     // there are further matches
+  bool complete = true;  // false: the deadline came first; what is there is right, but not all
+  std::uint64_t scanned_entries = 0;
+};
+
+struct HistogramResult {
+  std::int64_t from_us = 0, bucket_us = 0;
+  std::vector<std::array<std::uint64_t, kLevels>> buckets;  // count by level
+  std::uint64_t total = 0;
+  bool complete = true;
+};
+
+struct StoreStats {
+  std::uint64_t entries = 0, text_bytes = 0, disk_bytes = 0, streams = 0;
+  std::uint64_t dropped_entries = 0;  // by max_bytes, since the store was made
+};
+
+class LogStore {
+ public:
+  static absl::StatusOr<std::unique_ptr<LogStore>> Open(const StoreOptions& options,
+                                                        const Clock& clock);
+  // Flushes.
+  ~LogStore();
+
+  // The stream's number, made when new. `ttl_days` 0 = no limit of its own; the newest call counts.
+  absl::StatusOr<std::int64_t> Stream(const StreamKey& key, int ttl_days);
+  // Position in the source after everything of the stream that is on the disk; 0 = nothing.
+  absl::StatusOr<std::uint64_t> Position(std::int64_t stream);
+  // Adds entries, oldest first. `position` is where their source stands after them.
+  absl::Status Append(std::int64_t stream, std::span<const Entry> entries, std::uint64_t position);
+  // Everything appended so far is on the disk when this returns.
+  absl::Status Flush();
+  // Writes what has waited for the flush interval; drops what is past its days or over max_bytes.
+  // To be called about once a second.
+  absl::Status Tend();
+
+  absl::StatusOr<SearchResult> Search(const Query& query, const SearchOptions& options);
+  // Counts of matches in `buckets` equal spans of [from, to).
+  absl::StatusOr<HistogramResult> Histogram(const Query& query, std::int64_t from_us,
+                                            std::int64_t to_us, std::size_t buckets,
+                                            std::chrono::steady_clock::time_point deadline);
+  // The entries of the same stream around one, oldest first, itself included. NOT_FOUND when it has
+  // gone.
+  absl::StatusOr<std::vector<FoundEntry>> Context(EntryId id, std::size_t before,
+                                                  std::size_t after);
+  // Calls `on_entries` from the appending thread for everything that matches, from now on, until
+  // the result is destroyed (which waits for a call under way). RESOURCE_EXHAUSTED beyond
+  // kMaxTails.
+  using Tail = std::shared_ptr<void>;
+  absl::StatusOr<Tail> Follow(std::shared_ptr<const Query> query,
+                              std::function<void(const std::vector<FoundEntry>&)> on_entries);
+
+  absl::Status RemoveApp(const std::string& app);
+  absl::StatusOr<StoreStats> Stats();
+  // All streams, for lists of what there is to ask about.
+  std::vector<StreamKey> Streams();
+
+ private:
+  struct OpenStream;
+  struct Follower;
+  struct ChunkRow;
+  class Collected;
+  LogStore(const StoreOptions& options, const Clock& clock);
+  absl::Status Load();
+  OpenStream* FindStream(std::int64_t id);
+  absl::StatusOr<std::int64_t> StreamLocked(const StreamKey& key, int ttl_days);
+  absl::Status AppendLocked(OpenStream& stream, std::span<const Entry> entries,
+                            std::uint64_t position, std::vector<FoundEntry>* added);
+  absl::Status FlushStream(OpenStream& stream);
+  absl::Status FlushLocked(bool everything);
+  absl::Status DropExpired();
+  absl::Status DropOverSize();
+  // Chunks on the disk that may hold matches, by falling (newest_first) or rising time.
+  absl::StatusOr<std::vector<ChunkRow>> ListChunks(std::int64_t from_us, std::int64_t to_us,
+                                                   bool newest_first);
+  absl::StatusOr<std::string> ReadFilter(std::int64_t chunk);
+  // OK with no entries when the chunk has gone meanwhile.
+  absl::Status ReadColumns(std::int64_t chunk, bool with_text, Columns& columns);
+  // Calls visit(index) for the entries of `columns` in [from, to) that match.
+  static void ForMatches(const Query& query, const StreamKey& key, const Columns& columns,
+                         std::int64_t from_us, std::int64_t to_us,
+                         const std::function<void(std::size_t)>& visit);
+  void Notify(const std::vector<FoundEntry>& added);
+
+  const StoreOptions options_;
+  const Clock& clock_;
+  std::mutex mutex_;
+  std::unique_ptr<Sqlite> db_;  // under mutex_
+  std::map<std::int64_t, std::unique_ptr<OpenStream>> streams_;
+  std::map<std::string, std::int64_t> ids_;  // by StreamKey, joined
+  std::mutex read_mutex_;
+  std::unique_ptr<Sqlite> reader_;  // under read_mutex_
+  std::mutex followers_mutex_;
+  std::vector<std::weak_ptr<Follower>> followers_;
+  std::chrono::steady_clock::time_point last_drop_{};
+};
+
+}  // namespace takt::logs

@@ -1,0 +1,291 @@
+#include "logs/store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/fs.h"
+
+namespace takt::logs {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+constexpr std::int64_t kSecond = 1'000'000;
+
+class LogStoreTest : public testing::Test {
+ protected:
+  LogStoreTest() { Reopen(); }
+  void Reopen(std::uint64_t max_bytes = std::uint64_t{10} << 30) {
+    store_.reset();
+    auto store = LogStore::Open({.path = dir_.path() + "/logs.db", .max_bytes = max_bytes}, clock_);
+    EXPECT_TRUE(store.ok()) << store.status();
+    store_ = std::move(*store);
+  }
+  std::int64_t Stream(const std::string& app, int ttl_days = 0) {
+    auto id = store_->Stream({.app = app, .service = "s", .instance = app + "-1"}, ttl_days);
+    EXPECT_TRUE(id.ok()) << id.status();
+    return id.value_or(0);
+  }
+  void Add(std::int64_t stream, std::int64_t time_us, const std::string& text,
+           std::uint64_t position = 0, Level level = Level::kInfo) {
+    const Entry entry{time_us, level, false, text};
+    ASSERT_TRUE(store_->Append(stream, {&entry, 1}, position).ok());
+  }
+  SearchResult Find(const std::string& query, SearchOptions options = {}) {
+    auto parsed = Query::Parse(query);
+    EXPECT_TRUE(parsed.ok()) << parsed.status();
+    auto result = store_->Search(*parsed, options);
+    EXPECT_TRUE(result.ok()) << result.status();
+    return result.ok() ? std::move(*result) : SearchResult{};
+  }
+  std::vector<std::string> Texts(const std::string& query, SearchOptions options = {}) {
+    std::vector<std::string> texts;
+    for (const FoundEntry& f : Find(query, options).entries) texts.push_back(f.entry.text);
+    return texts;
+  }
+
+  TempDir dir_;
+  FakeClock clock_;
+  std::unique_ptr<LogStore> store_;
+};
+
+TEST_F(LogStoreTest, FindsEntriesBeforeAndAfterTheyAreOnTheDisk) {
+  const auto a = Stream("a"), b = Stream("b");
+  Add(a, 1, "one error");
+  Add(b, 2, "two error");
+  Add(a, 3, "three");
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_THAT(Texts("error"), ElementsAre("two error", "one error")) << round;
+    EXPECT_THAT(Texts("app=a"), ElementsAre("three", "one error")) << round;
+    EXPECT_THAT(Texts("", {.newest_first = false}), ElementsAre("one error", "two error", "three"));
+    if (round == 0) {
+      ASSERT_TRUE(store_->Flush().ok());
+    }
+    if (round == 1) Reopen();
+  }
+}
+
+TEST_F(LogStoreTest, APositionCountsOnceItsEntriesAreOnTheDisk) {
+  const auto a = Stream("a");
+  Add(a, 1, "x", 10);
+  EXPECT_EQ(*store_->Position(a), 0u);
+  ASSERT_TRUE(store_->Flush().ok());
+  EXPECT_EQ(*store_->Position(a), 10u);
+  Reopen();
+  EXPECT_EQ(*store_->Position(Stream("a")), 10u);
+}
+
+TEST_F(LogStoreTest, TendWritesAfterTheFlushInterval) {
+  const auto a = Stream("a");
+  Add(a, 1, "x", 10);
+  ASSERT_TRUE(store_->Tend().ok());
+  EXPECT_EQ(*store_->Position(a), 0u);
+  clock_.Advance(std::chrono::seconds(3));
+  ASSERT_TRUE(store_->Tend().ok());
+  EXPECT_EQ(*store_->Position(a), 10u);
+}
+
+TEST_F(LogStoreTest, PagesThroughManyChunksInBothOrdersWithoutLossOrRepeat) {
+  const auto a = Stream("a"), b = Stream("b");
+  const int total = 3 * static_cast<int>(kMaxChunkEntries);
+  for (int i = 0; i < total; ++i) {
+    Add(i % 3 == 0 ? a : b, i / 2, "line " + std::to_string(i));  // pairs share a time
+  }
+  for (const bool newest_first : {true, false}) {
+    std::vector<std::string> all;
+    SearchOptions options{.limit = 1000, .newest_first = newest_first};
+    while (true) {
+      const SearchResult page = Find("line", options);
+      for (const auto& f : page.entries) all.push_back(f.entry.text);
+      if (!page.more) break;
+      options.after = page.entries.back().id;
+      options.after_time_us = page.entries.back().entry.time_us;
+    }
+    EXPECT_EQ(all.size(), static_cast<std::size_t>(total));
+    std::sort(all.begin(), all.end());
+    EXPECT_EQ(std::unique(all.begin(), all.end()), all.end());
+  }
+}
+
+TEST_F(LogStoreTest, TimesBoundASearch) {
+  const auto a = Stream("a");
+  for (int i = 0; i < 10; ++i) Add(a, i, std::to_string(i));
+  EXPECT_THAT(Texts("", {.from_us = 3, .to_us = 6}), ElementsAre("5", "4", "3"));
+  ASSERT_TRUE(store_->Flush().ok());
+  Reopen();
+  EXPECT_THAT(Texts("", {.from_us = 3, .to_us = 6}), ElementsAre("5", "4", "3"));
+}
+
+TEST_F(LogStoreTest, AClockThatJumpsBackLosesNothing) {
+  const auto a = Stream("a");
+  Add(a, 100, "first");
+  Add(a, 50, "second");
+  ASSERT_TRUE(store_->Flush().ok());
+  EXPECT_THAT(Texts("", {.from_us = 40, .to_us = 60}), ElementsAre("second"));
+  EXPECT_THAT(Texts(""), ElementsAre("first", "second"));
+}
+
+TEST_F(LogStoreTest, ARareTextIsFoundWithoutReadingTheRest) {
+  const auto a = Stream("a");
+  for (int i = 0; i < 50'000; ++i) Add(a, i, "step " + std::to_string(i) + " loss 0.25");
+  Add(a, 50'001, "a needle in it");
+  ASSERT_TRUE(store_->Flush().ok());
+  Reopen();
+  const SearchResult result = Find("needle");
+  ASSERT_EQ(result.entries.size(), 1u);
+  EXPECT_LE(result.scanned_entries, kMaxChunkEntries);
+}
+
+TEST_F(LogStoreTest, CountsByTimeAndLevelAlikeFromMemoryAndDisk) {
+  const auto a = Stream("a");
+  for (int i = 0; i < 10'000; ++i) {
+    Add(a, i, i % 100 == 0 ? "bad" : "good", 0, i % 100 == 0 ? Level::kError : Level::kInfo);
+  }
+  for (int round = 0; round < 2; ++round) {
+    for (const char* query : {"", "app=a", "a or b or good or bad"}) {
+      const auto h = store_->Histogram(*Query::Parse(query), 0, 10'000, 10,
+                                       std::chrono::steady_clock::time_point::max());
+      ASSERT_TRUE(h.ok());
+      EXPECT_EQ(h->total, 10'000u) << query;
+      for (const auto& bucket : h->buckets) {
+        EXPECT_EQ(bucket[static_cast<int>(Level::kInfo)], 990u) << query;
+        EXPECT_EQ(bucket[static_cast<int>(Level::kError)], 10u) << query;
+      }
+    }
+    EXPECT_EQ(store_
+                  ->Histogram(*Query::Parse("bad"), 0, 5000, 3,
+                              std::chrono::steady_clock::time_point::max())
+                  ->total,
+              50u);
+    ASSERT_TRUE(store_->Flush().ok());
+    Reopen();
+  }
+}
+
+TEST_F(LogStoreTest, ContextStaysInTheStreamAndCrossesChunks) {
+  const auto a = Stream("a"), b = Stream("b");
+  const int total = static_cast<int>(kMaxChunkEntries) + 3;
+  for (int i = 0; i < total; ++i) {
+    Add(a, i, "a" + std::to_string(i));
+    Add(b, i, "b");
+  }
+  const auto found = Find("a4096", {.limit = 1});
+  ASSERT_EQ(found.entries.size(), 1u);
+  const auto context = store_->Context(found.entries[0].id, 2, 2);
+  ASSERT_TRUE(context.ok()) << context.status();
+  std::vector<std::string> texts;
+  for (const auto& f : *context) texts.push_back(f.entry.text);
+  EXPECT_THAT(texts, ElementsAre("a4094", "a4095", "a4096", "a4097", "a4098"));
+}
+
+TEST_F(LogStoreTest, ContextOfWhatHasGoneIsNotFound) {
+  EXPECT_EQ(store_->Context({77, 0}, 1, 1).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(LogStoreTest, DropsWhatIsPastItsDays) {
+  const std::int64_t now =
+      std::chrono::duration_cast<std::chrono::microseconds>(clock_.Now().time_since_epoch())
+          .count();
+  const auto a = Stream("a", 2);
+  Add(a, now, "old");
+  ASSERT_TRUE(store_->Flush().ok());
+  Reopen();
+  clock_.Advance(std::chrono::hours(47));
+  ASSERT_TRUE(store_->Tend().ok());
+  EXPECT_THAT(Texts("old"), ElementsAre("old"));
+  clock_.Advance(std::chrono::hours(2));
+  ASSERT_TRUE(store_->Tend().ok());
+  EXPECT_THAT(Texts("old"), IsEmpty());
+}
+
+TEST_F(LogStoreTest, OverItsSizeTheOldestGoAndItIsSaid) {
+  Reopen(4 << 20);
+  const auto a = Stream("a");
+  std::uint32_t noise = 1;
+  for (int i = 0; i < 60'000; ++i) {
+    std::string text = "line " + std::to_string(i);
+    for (int k = 0; k < 20; ++k) {  // text that does not compress away
+      noise = noise * 1664525 + 1013904223;
+      text += absl::StrCat(" ", noise);
+    }
+    Add(a, i * kSecond, text);
+  }
+  ASSERT_TRUE(store_->Flush().ok());
+  clock_.Advance(std::chrono::minutes(2));
+  ASSERT_TRUE(store_->Tend().ok());
+  EXPECT_THAT(Texts("\"line 0\""), IsEmpty());
+  EXPECT_THAT(Texts("\"line 59999\"").size(), 1u);
+  EXPECT_THAT(Texts("store=takt"), ElementsAre(HasSubstr("oldest")));
+  const auto stats = store_->Stats();
+  EXPECT_GT(stats->dropped_entries, 0u);
+  const std::uint64_t before = stats->disk_bytes;
+  for (int i = 0; i < 10'000; ++i) Add(a, (100'000 + i) * kSecond, "more");
+  ASSERT_TRUE(store_->Flush().ok());
+  EXPECT_LE(store_->Stats()->disk_bytes, before + (1 << 20));  // freed pages are used again
+}
+
+TEST_F(LogStoreTest, AnEntryOverTheLimitIsCutAndSaysSo) {
+  const auto a = Stream("a");
+  std::string text;
+  while (text.size() < kMaxEntryBytes * 2) text += "\xe4\xb8\xad";
+  Add(a, 1, text);
+  const auto found = Find("");
+  ASSERT_EQ(found.entries.size(), 1u);
+  EXPECT_LE(found.entries[0].entry.text.size(), kMaxEntryBytes);
+  EXPECT_THAT(found.entries[0].entry.text, HasSubstr("more bytes cut]"));
+}
+
+TEST_F(LogStoreTest, ATailSeesWhatMatchesFromNowOnUntilItIsDropped) {
+  const auto a = Stream("a");
+  Add(a, 1, "match before");
+  std::vector<std::string> seen;
+  auto tail = store_->Follow(std::make_shared<const Query>(std::move(*Query::Parse("match"))),
+                             [&](const std::vector<FoundEntry>& entries) {
+                               for (const auto& f : entries) seen.push_back(f.entry.text);
+                             });
+  ASSERT_TRUE(tail.ok());
+  Add(a, 2, "match one");
+  Add(a, 3, "other");
+  tail->reset();
+  Add(a, 4, "match after");
+  EXPECT_THAT(seen, ElementsAre("match one"));
+}
+
+TEST_F(LogStoreTest, TailsHaveALimit) {
+  std::vector<LogStore::Tail> tails;
+  const auto query = std::make_shared<const Query>(std::move(*Query::Parse("")));
+  for (std::size_t i = 0; i < kMaxTails; ++i) {
+    auto tail = store_->Follow(query, [](const auto&) {});
+    ASSERT_TRUE(tail.ok());
+    tails.push_back(*tail);
+  }
+  EXPECT_EQ(store_->Follow(query, [](const auto&) {}).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  tails.pop_back();
+  EXPECT_TRUE(store_->Follow(query, [](const auto&) {}).ok());
+}
+
+TEST_F(LogStoreTest, ADeadlineGivesWhatWasFoundAndSaysSo) {
+  const auto a = Stream("a");
+  for (int i = 0; i < 10'000; ++i) Add(a, i, "x");
+  ASSERT_TRUE(store_->Flush().ok());
+  Reopen();
+  const auto result = Find(
+      "x", {.limit = 9000, .deadline = std::chrono::steady_clock::now() - std::chrono::seconds(1)});
+  EXPECT_FALSE(result.complete);
+}
+
+TEST_F(LogStoreTest, ARemovedAppLeavesNothing) {
+  Add(Stream("a"), 1, "x");
+  Add(Stream("b"), 2, "y");
+  ASSERT_TRUE(store_->Flush().ok());
+  ASSERT_TRUE(store_->RemoveApp("a").ok());
+  EXPECT_THAT(Texts(""), ElementsAre("y"));
+  Add(Stream("a"), 3, "new");
+  EXPECT_THAT(Texts(""), ElementsAre("new", "y"));
+}
+
+}  // namespace
+}  // namespace takt::logs
