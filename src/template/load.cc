@@ -4,8 +4,11 @@
 #include <utility>
 
 #include "base/str.h"
+#include "template/canonical.h"
 #include "template/interpolate.h"
+#include "template/merge.h"
 #include "template/report.h"
+#include "template/schema.h"
 #include "template/yaml.h"
 
 namespace takt::templates {
@@ -36,16 +39,99 @@ absl::Status LoadResult::status() const {
   return text.empty() ? absl::OkStatus() : absl::InvalidArgumentError(text);
 }
 
-LoadResult LoadTemplate(std::string_view text, const LoadOptions& options) {
+namespace {
+
+constexpr std::string_view kDefaultName = "app";
+
+// Fields of the Compose specification that are not for a template of one file, each with why.
+void RefuseUnsupported(const Node& root, Report& report) {
+  const Path top;
+  if (const Node* include = root.Find("include")) {
+    report.Error(include->mark, Path(top, "include"),
+                 "include is not supported: a template is one file",
+                 "put what is included into this file");
+  }
+  if (const Node* jobs = root.Find("jobs")) {
+    report.Error(jobs->mark, Path(top, "jobs"), "jobs are not supported",
+                 "a service that ends by itself is a job");
+  }
+  const Node* services = root.Find("services");
+  if (services == nullptr) return;
+  for (const Entry& service : services->entries) {
+    if (const Node* hook = service.value.Find("pre_start")) {
+      report.Error(hook->mark, StrCat("services.", service.key, ".pre_start"),
+                   "pre_start is not supported",
+                   "a service with depends_on: service_completed_successfully does the same");
+    }
+  }
+}
+
+// Names that some fields had before they were part of the specification.
+void RenameExtensions(Node& root) {
+  Node* services = root.Find("services");
+  if (services == nullptr) return;
+  for (Entry& service : services->entries) {
+    for (Entry& field : service.value.entries) {
+      if (field.key == "x-develop" && service.value.Find("develop") == nullptr) {
+        field.key = "develop";
+      }
+    }
+  }
+}
+
+void CheckVersion(Node& root, Report& report) {
+  const Node* version = root.Find("version");
+  if (version == nullptr) return;
+  const std::string text = version->ToText();
+  if (text.empty() || (text[0] != '1' && text[0] != '2' && text[0] != '3') ||
+      (text.size() > 1 && text[1] != '.')) {
+    report.Warn(version->mark, "version",
+                StrCat("expected version 1, 2 or 3, got ", version->Describe(),
+                       "; it is read as the Compose specification"));
+  }
+}
+
+}  // namespace
+
+LoadResult LoadTemplate(std::string_view text, const LoadOptions& given) {
   LoadResult result;
-  Report report(options.file_name, &result.issues);
+  Report report(given.file_name, &result.issues);
+  LoadOptions options = given;
   constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+
   std::vector<Node> documents = ParseYaml(text, report);
   if (report.has_error()) return result;
+  std::string own_name;
+  for (const Node& document : documents) own_name = document.Text("name");
+  if (options.project_name.empty()) options.project_name = kDefaultName;
+
   Interpolator interpolator(text, options.values, options.project_name, report);
   for (Node& document : documents) interpolator.Apply(document);
   result.parameters = interpolator.TakeParameters();
+
+  Node root = MergeDocuments(std::move(documents), report);
+  if (root.is_null() && !report.has_error()) {
+    report.Error({1, 1, 0}, "", "expected a mapping with services, got an empty file");
+  }
+  if (report.has_error()) return result;
+  if (IsVersion1(root)) FromVersion1(root);
+  if (const Node* services = root.Find("services"); services != nullptr && !services->is_map()) {
+    report.Error(services->mark, "services",
+                 StrCat("expected a mapping of services, got ", services->Describe()));
+    return result;
+  }
+  CheckVersion(root, report);
+  RefuseUnsupported(root, report);
+  RenameExtensions(root);
+  ApplyExtends(root, report);
+  if (report.has_error()) return result;
+  CheckAndConvert(root, report);
+  if (report.has_error()) return result;
+  root.Erase("version");
+  Complete(root, options, report);
+  if (report.has_error()) return result;
+  result.canonical_json = ToJson(root);
   return result;
 }
 

@@ -45,6 +45,8 @@ class Report {
   // The same warning at the same place is kept once.
   void Warn(Mark mark, std::string path, std::string message, std::string suggestion = "");
   bool has_error() const { return errors_ > 0; }
+  // Whatever else is found will not be kept: no need to look for more.
+  bool full() const { return issues_->size() > kMaxIssues; }
 
  private:
   void Add(Issue::Severity severity, Mark mark, std::string path, std::string message,
