@@ -74,6 +74,7 @@ class Call final : public GrpcCall {
   explicit Call(Shard* shard);
   void RetainBody() override;
   std::pair<std::shared_ptr<const void>, std::string_view> ShareBody() override;
+  bool body_is_shared() const override { return buffer != nullptr; }
   std::string peer() const override;
   void Write(std::string_view message) override;
   void Finish(const absl::Status& status) override;
@@ -290,6 +291,7 @@ class Server final : public GrpcServer {
   }
   absl::Status Start() override;
   std::uint16_t port() const override { return port_; }
+  const std::vector<EventLoop*>& loops() const override { return loops_; }
   GrpcServerStats stats() const override;
   std::uint64_t Drain(std::chrono::milliseconds limit) override;
 
@@ -320,6 +322,7 @@ class Server final : public GrpcServer {
   void OnEveryLoop(const std::function<void(Shard&)>& work);
 
   const GrpcServerOptions options_;
+  const std::vector<EventLoop*> loops_;
   std::map<std::string, Method, std::less<>> methods_;
   std::vector<std::unique_ptr<Shard>> shards_;
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
@@ -1153,8 +1156,8 @@ void Acceptor::OnEvents(std::uint32_t) {
 }
 
 Server::Server(GrpcServerOptions options, std::vector<EventLoop*> loops)
-    : options_(std::move(options)) {
-  for (EventLoop* loop : loops) shards_.push_back(std::make_unique<Shard>(this, loop));
+    : options_(std::move(options)), loops_(std::move(loops)) {
+  for (EventLoop* loop : loops_) shards_.push_back(std::make_unique<Shard>(this, loop));
 }
 
 void Server::OnEveryLoop(const std::function<void(Shard&)>& work) {

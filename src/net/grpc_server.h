@@ -32,6 +32,8 @@ inline constexpr std::size_t kMaxGrpcConnections = 20000;          // closed at 
 // Frames that make work and carry none (resets, pings, settings, empty data, priorities), in one
 // second: beyond it the connection ends with ENHANCE_YOUR_CALM.
 inline constexpr int kMaxGrpcIdleFramesPerSecond = 2000;
+// Messages from this size on may have a buffer of their own, which ShareBody hands out.
+inline constexpr std::size_t kSharedBodyBytes = 32 << 10;
 inline constexpr std::size_t kMaxGrpcMessageText = 1024;  // longer: cut, "...TRUNCATED"
 
 // One call. Not thread-safe: whoever holds it uses it. Finish or destruction ends it.
@@ -47,6 +49,8 @@ class GrpcCall {
   // Keeps the bytes of body() alive beyond the call, without a copy where they have a buffer of
   // their own (large messages do). The view is the same bytes, perhaps at another place.
   virtual std::pair<std::shared_ptr<const void>, std::string_view> ShareBody() = 0;
+  // body() has a buffer of its own already: ShareBody moves nothing.
+  virtual bool body_is_shared() const = 0;
 
   std::optional<std::chrono::steady_clock::time_point> deadline() const { return deadline_; }
   bool expired(std::chrono::steady_clock::time_point now) const {
@@ -163,6 +167,7 @@ class GrpcServer {
   // INVALID_ARGUMENT when keys or certificates do not parse.
   virtual absl::Status Start() = 0;
   virtual std::uint16_t port() const = 0;
+  virtual const std::vector<EventLoop*>& loops() const = 0;
   virtual GrpcServerStats stats() const = 0;
   // Stops accepting, sends GOAWAY, lets calls in flight end, at most `limit`; closes. Blocks; not
   // on a loop's thread. The number of calls that were cut off.

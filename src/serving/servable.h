@@ -21,6 +21,26 @@ namespace takt::serving {
 
 inline constexpr std::string_view kDefaultSignatureName = "serving_default";
 
+// What a run of a signature takes, as it was seen lately. Any thread.
+class RunCost {
+ public:
+  // A run that takes longer than this does not run on an event loop where it can be helped.
+  static constexpr std::chrono::nanoseconds kLong = std::chrono::milliseconds(1);
+
+  void Record(std::chrono::nanoseconds took) {
+    const std::int64_t old = mean_ns_.load(std::memory_order_relaxed);
+    mean_ns_.store(old == 0 ? took.count() : old + (took.count() - old) / 8,
+                   std::memory_order_relaxed);
+  }
+  std::chrono::nanoseconds mean() const {
+    return std::chrono::nanoseconds(mean_ns_.load(std::memory_order_relaxed));
+  }
+  bool IsLong() const { return mean() > kLong; }
+
+ private:
+  std::atomic<std::int64_t> mean_ns_{0};
+};
+
 // A signature with its feeds and fetches resolved.
 class Signature {
  public:
@@ -40,6 +60,7 @@ class Signature {
   std::unique_ptr<Session::Plan> plan_;  // all inputs, all outputs
   absl::Status plan_status_;             // why there is no plan
   std::unique_ptr<BatchQueue> queue_;    // null = unbatched
+  mutable RunCost cost_;                 // of a run
 };
 
 struct RunRequest {
@@ -83,6 +104,7 @@ class Servable : public std::enable_shared_from_this<Servable> {
  private:
   Servable() = default;
   Options options_;
+  WorkerPool* workers_ = nullptr;
   std::unique_ptr<Session> session_;
   std::vector<std::unique_ptr<Signature>> signatures_;
 };
@@ -116,10 +138,15 @@ class ServableDirectory {
   }
   void Publish(std::shared_ptr<const ServableSnapshot> next) {
     snapshot_.store(std::move(next), std::memory_order_release);
+    generation_.fetch_add(1, std::memory_order_release);
   }
+  // Rises with every Publish. What was derived from a snapshot got after reading it holds as long
+  // as it has not risen.
+  std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
 
  private:
   std::atomic<std::shared_ptr<const ServableSnapshot>> snapshot_;
+  std::atomic<std::uint64_t> generation_{1};
 };
 
 }  // namespace takt::serving

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "base/status.h"
 
 namespace takt::serving {
@@ -51,7 +52,7 @@ std::size_t DataTypeSize(DataType dtype);
 
 inline constexpr int kMaxTensorRank = 254;
 
-using Dims = std::vector<std::int64_t>;
+using Dims = absl::InlinedVector<std::int64_t, 5>;
 // The product of dims; nothing when one is negative or the product exceeds int64.
 std::optional<std::int64_t> ElementCount(std::span<const std::int64_t> dims);
 std::string ShapeText(std::span<const std::int64_t> dims);  // "[2,3]", -1 as "?"

@@ -1,0 +1,9 @@
+#pragma once
+
+#include "serving/batching/batching.h"
+
+namespace takt::serving {
+
+class BatchQueue {};
+
+}  // namespace takt::serving

@@ -1,0 +1,90 @@
+#include "serving/batching/batching.h"
+
+#include <algorithm>
+
+namespace takt::serving {
+
+absl::Status Validate(const BatchingOptions& options) {
+  if (options.max_batch_size < 1) {
+    return absl::InvalidArgumentError(
+        StrCat("max_batch_size must be positive; was ", options.max_batch_size));
+  }
+  if (options.automatic) {
+    if (options.latency_target.count() < 1) {
+      return absl::InvalidArgumentError(
+          "the latency target of automatic batching must be positive");
+    }
+    return absl::OkStatus();
+  }
+  if (options.batch_timeout.count() < 0) {
+    return absl::InvalidArgumentError(
+        StrCat("batch_timeout_micros must be non-negative; was ", options.batch_timeout.count()));
+  }
+  if (options.max_enqueued_batches < 1) {
+    return absl::InvalidArgumentError(
+        StrCat("max_enqueued_batches must be positive; was ", options.max_enqueued_batches));
+  }
+  if (options.num_batch_threads < 0) {
+    return absl::InvalidArgumentError(
+        StrCat("num_batch_threads must be positive; was ", options.num_batch_threads));
+  }
+  const std::int64_t largest_run =
+      options.enable_large_batch_splitting && options.max_execution_batch_size > 0
+          ? options.max_execution_batch_size
+          : options.max_batch_size;
+  if (options.max_execution_batch_size > options.max_batch_size) {
+    return absl::InvalidArgumentError(
+        StrCat("max_execution_batch_size (", options.max_execution_batch_size,
+               ") must not exceed max_batch_size (", options.max_batch_size, ")"));
+  }
+  const auto& sizes = options.allowed_batch_sizes;
+  if (sizes.empty()) return absl::OkStatus();
+  if (sizes.front() < 1 ||
+      std::adjacent_find(sizes.begin(), sizes.end(), std::greater_equal<>()) != sizes.end()) {
+    return absl::InvalidArgumentError(
+        "allowed_batch_sizes entries must be positive and monotonically increasing");
+  }
+  if (sizes.back() != largest_run) {
+    return absl::InvalidArgumentError(
+        StrCat("Last entry in allowed_batch_sizes must match max_batch_size; last entry was ",
+               sizes.back(), "; expected ", largest_run));
+  }
+  return absl::OkStatus();
+}
+
+WorkerPool::WorkerPool(int threads) {
+  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
+}
+
+WorkerPool::~WorkerPool() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void WorkerPool::Run(std::function<void()> work) {
+  {
+    std::lock_guard lock(mutex_);
+    queue_.push_back(std::move(work));
+  }
+  wake_.notify_one();
+}
+
+void WorkerPool::Loop() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+    if (queue_.empty()) return;
+    std::function<void()> work = std::move(queue_.front());
+    queue_.pop_front();
+    lock.unlock();
+    work();
+    work = nullptr;
+    lock.lock();
+  }
+}
+
+}  // namespace takt::serving
