@@ -1,21 +1,13 @@
-import { readFileSync, readdirSync } from "node:fs";
-import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { fill } from ".";
 import { en } from "./en";
 import { zh } from "./zh";
 
 const keys = Object.keys(en);
-const root = join(__dirname, "..");
-
-function sources(dir: string): string[] {
-  return readdirSync(dir, { withFileTypes: true }).flatMap((entry) => {
-    const path = join(dir, entry.name);
-    if (entry.isDirectory()) return entry.name === "i18n" ? [] : sources(path);
-    return /\.(svelte|ts)$/.test(entry.name) && !entry.name.endsWith(".test.ts") ? [path] : [];
-  });
-}
-const code = sources(root).map((path) => readFileSync(path, "utf8")).join("\n");
+const files = import.meta.glob<string>(["../**/*.{ts,svelte}", "!../**/*.test.ts", "!../i18n/**", "!../api/generated.ts"], {
+  query: "?raw", import: "default", eager: true,
+});
+const code = Object.values(files).join("\n");
 
 // Every quoted word of the sources, and every `a.${b}.c` as a pattern of keys.
 const quoted = new Set([...code.matchAll(/"([\w.]+)"/g)].map((match) => match[1]!));

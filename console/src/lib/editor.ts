@@ -48,9 +48,12 @@ const look = EditorView.theme({
     background: "color-mix(in srgb, var(--bad) 24%, transparent)",
   },
   "&.cm-merge-b .cm-changedText": { background: "color-mix(in srgb, var(--good) 26%, transparent)" },
+  ".cm-changedText, .cm-changedText *, .cm-deletedText, .cm-deletedText *": { color: "var(--text) !important" },
   ".cm-collapsedLines": {
     background: "var(--sunken)", color: "var(--text-soft)", padding: "3px 12px",
   },
+  // Its own ornament is a sign that few fonts have.
+  ".cm-collapsedLines:before, .cm-collapsedLines:after": { content: '"···"' },
 });
 
 const colours = HighlightStyle.define([
@@ -84,7 +87,7 @@ const parameters = ViewPlugin.fromClass(
 function common(label: string): Extension[] {
   return [
     lineNumbers(), drawSelection(), yaml(), syntaxHighlighting(colours), parameters, look,
-    EditorView.contentAttributes.of({ "aria-label": label, spellcheck: "false" }),
+    EditorView.contentAttributes.of({ "aria-label": label, spellcheck: "false", tabindex: "0" }),
   ];
 }
 
@@ -162,9 +165,13 @@ export function createEditor(host: HTMLElement, options: EditorOptions): Editor 
 }
 
 // Two texts compared: side by side where there is room, else one below the other.
-export function createDiff(host: HTMLElement, before: string, after: string, labels: [string, string], wide: boolean) {
+export function createDiff(
+  host: HTMLElement, before: string, after: string, labels: [string, string], wide: boolean, unchanged: string,
+) {
   const root = rootOf(host);
-  const readOnly = [EditorState.readOnly.of(true), EditorView.lineWrapping];
+  const readOnly = [
+    EditorState.readOnly.of(true), EditorView.lineWrapping, EditorState.phrases.of({ "$ unchanged lines": unchanged }),
+  ];
   if (wide) {
     const view = new MergeView({
       root,

@@ -73,7 +73,7 @@ export function byUrgency(a: App, b: App): number {
 }
 
 export function mayStop(app: App): boolean {
-  return !app.stopped && app.state !== "removing";
+  return !app.stopped && !["completed", "failed", "stopping", "removing"].includes(app.state);
 }
 export function mayStart(app: App): boolean {
   return app.stopped || app.state === "completed" || app.state === "failed";

@@ -1,0 +1,240 @@
+// A daemon made of data: it serves the built console and answers the public API from memory, so that
+// tests can show the console what a real machine shows rarely: a thousand apps, hostile names, faults.
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { extname, join, normalize } from "node:path";
+
+const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml" };
+export const CSP =
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const ago = (seconds) => new Date(Date.now() - seconds * 1000).toISOString();
+
+export function instance(app, service, more = {}) {
+  return {
+    id: `${app}-${service}-0-1`, replica: 0, restarts: 0, revision: 1, node: "node1", state: "running", health: "none",
+    reason: "", exit_code: null, signal: null, oom_killed: false, pid: 4711, created_at: ago(3700), started_at: ago(3600),
+    finished_at: null, endpoints: [], cpu_seconds: 12.5, memory_bytes: 180 << 20, ...more,
+  };
+}
+export function service(name, role, more = {}) {
+  return { name, role, state: "running", reason: "", image: `registry.example.com/team/${name}`, replicas: 1, instances: [], ...more };
+}
+export function app(name, more = {}) {
+  return {
+    name, state: "running", reason: "", stopped: false, created_at: ago(86400), updated_at: ago(3600), values: {}, services: [],
+    revision: { number: 1, created_at: ago(3600), author: "local", why: "", rollback_of: 0, image_digests: {} }, ...more,
+  };
+}
+export const line = (text, more = {}) => ({ time: ago(60), service: "tensor", instance: "x-tensor-0-1", stderr: false, text, ...more });
+
+const TEMPLATE = `version: '2'
+services:
+  tensor:
+    image: registry-vpc.cn-hangzhou.aliyuncs.com/cheyang/mnist-export
+    command:
+       - "python"
+       - "/mnist_export.py"
+       - "--training_iteration=\${TRAIN_STEPS}"
+       - "--export_version=\${VERSION}"
+    volumes:
+       - mnist_model:/mnist_export
+    labels:
+       - aliyun.log_store_mnist=stdout
+`;
+
+const spec = (name) => ({
+  name, image: "registry-vpc.cn-hangzhou.aliyuncs.com/cheyang/mnist-export", entrypoint: null,
+  command: ["python", "/mnist_export.py", "--training_iteration=2000", "--export_version=2"],
+  environment: { CUDA_VISIBLE_DEVICES: "-1" }, labels: { "aliyun.log_store_mnist": "stdout" },
+  ports: [{ host_ip: "", published: 9000, target: 9000, protocol: "tcp" }],
+  mounts: [{ kind: "volume", source: "mnist_model", target: "/mnist_export", read_only: false, subdirectory: "" }],
+  depends_on: {}, restart: "no", replicas: 1, cpus: 0, memory_bytes: 2 << 30, gpus: 0, health_check: "none",
+  log_stores: [{ name: "mnist", source: "stdout", ttl_days: 2 }], model: "mnist", model_path: "/mnist_export/mnist_model",
+  serves: "", learning: "", checkpoint: "",
+});
+
+export function mnist() {
+  const trained = instance("mnist-train", "tensor", { state: "exited", exit_code: 0, finished_at: ago(3300), revision: 2 });
+  const apps = [
+    app("mnist-train", {
+      state: "completed", reason: "every service ended with exit code 0", values: { VERSION: "2", TRAIN_STEPS: "2000" },
+      services: [service("tensor", "training", { state: "completed", instances: [trained, instance("mnist-train", "tensor", { id: "mnist-train-tensor-0-0", state: "exited", exit_code: 0, started_at: ago(9000), finished_at: ago(8900) })] })],
+      revision: { number: 2, created_at: ago(3600), author: "local", why: "more steps", rollback_of: 0, image_digests: { tensor: "sha256:1c5a" } },
+    }),
+    app("mnist-train-wide", {
+      state: "failed", reason: "service tensor: exit code 1 after 12 s: ValueError: learning rate must be positive",
+      values: { VERSION: "3", TRAIN_STEPS: "2000" },
+      services: [service("tensor", "training", { state: "failed", reason: "exit code 1 after 12 s: ValueError: learning rate must be positive", instances: [instance("mnist-train-wide", "tensor", { state: "exited", exit_code: 1, started_at: ago(612), finished_at: ago(600), reason: "exit code 1" })] })],
+      revision: { number: 3, created_at: ago(620), author: "local", why: "", rollback_of: 0, image_digests: {} },
+    }),
+    app("mnist-serving", {
+      services: [service("serving", "serving", { instances: [instance("mnist-serving", "serving", { endpoints: [{ host: "127.0.0.1", port: 9000, target: 9000, protocol: "tcp", address: "127.0.0.1:9000" }, { host: "127.0.0.1", port: 8501, target: 8501, protocol: "tcp", address: "127.0.0.1:8501" }] })] })],
+    }),
+    app("mnist-client", {
+      values: { NUM_TESTS: "1000", SERVER: "127.0.0.1:9000", CONCURRENCY: "10" },
+      services: [service("tensor", "client", { instances: [instance("mnist-client", "tensor")] })],
+    }),
+    app("cache", { state: "pending", reason: "waiting for volume cache: /data/nas is not mounted", services: [service("redis", "", { state: "pending", reason: "waiting for volume cache: /data/nas is not mounted" })] }),
+  ];
+  const logs = {
+    "mnist-train": [
+      line("2026-11-24 20:13:05.123456: I tensorflow/core/platform/cpu_feature_guard.cc:210] This TensorFlow binary is optimized to use available CPU instructions"),
+      line("Training model..."), ...Array.from({ length: 40 }, (_, i) => line(`step=${i * 50} loss=${(2.3 / (1 + i / 6)).toFixed(4)} accuracy=${(0.98 - 0.9 / (1 + i)).toFixed(4)}`)),
+      line("WARNING: checkpoint took 2.1 s"), line("Exported version 00000002"),
+    ],
+    "mnist-train-wide": [line("Training model..."), line("Traceback (most recent call last):", { stderr: true }), line('  File "/mnist_export.py", line 88, in main', { stderr: true }), line("ValueError: learning rate must be positive", { stderr: true })],
+    "mnist-serving": [line("2026-11-24 20:13:05.1: I x] Successfully loaded servable version {name: mnist version: 1}"), line("2026-11-24 20:18:05.1: I x] Successfully loaded servable version {name: mnist version: 2}")],
+    "mnist-client": [line("..........1000"), line("Inference error rate: 8.4%")],
+  };
+  const events = [
+    ["mnist-train", "created", "revision 1 by local", "info"], ["mnist-train", "exited", "tensor: exit code 0 after 100 s", "info"],
+    ["mnist-serving", "created", "revision 1 by local", "info"], ["mnist-train", "configured", "revision 2: VERSION 1 → 2", "info"],
+    ["", "warning", "no memory cgroup: limits are kept by RLIMIT_AS", "warning"],
+    ["mnist-train-wide", "failed", "tensor: exit code 1 after 12 s", "error"],
+  ].map(([name, kind, message, level], i) => ({ id: i + 1, time: ago(4000 - i * 600), app: name, kind, message, level }));
+  return {
+    apps, logs, events,
+    volumes: [{ name: "mnist_model", driver: "local", options: {}, created_at: ago(90000), host_path: "/var/lib/takt/volumes/mnist_model", ready: true, reason: "", users: ["mnist-serving", "mnist-train"] },
+      { name: "nas", driver: "local", options: { device: "/data/nas" }, created_at: ago(90000), host_path: "/data/nas", ready: false, reason: "/data/nas is not mounted", users: [] }],
+  };
+}
+
+export function parametersOf(template) {
+  const found = new Map();
+  template.split("\n").forEach((text, row) => {
+    for (const m of text.matchAll(/\$\{(\w+)(?::-([^}]*)|:\?([^}]*))?\}/g)) {
+      const entry = found.get(m[1]) ?? {
+        name: m[1], default_value: m[2] ?? null, required: m[2] === undefined, message: m[3] ?? "",
+        type: /VERSION|STEPS|NUM|CONCURRENCY/.test(m[1]) ? "integer" : m[1] === "SERVER" ? "endpoint" : "text", uses: [],
+      };
+      entry.uses.push({ path: `services.tensor.command[${row}]`, line: row + 1, column: m.index + 1 });
+      found.set(m[1], entry);
+    }
+  });
+  return [...found.values()];
+}
+
+export function fakeDaemon({ dist, state = mnist() }) {
+  const streams = new Set();
+  const logStreams = new Set();
+  const calls = [];
+  const revisionsOf = (a) => Array.from({ length: a.revision.number }, (_, i) => {
+    const number = a.revision.number - i;
+    return {
+      ...a.revision, number, created_at: ago(600 + i * 3000), why: number === 1 ? "" : a.revision.why,
+      configuration: {
+        template: number === 1 ? TEMPLATE.replace("    labels:\n       - aliyun.log_store_mnist=stdout\n", "") : TEMPLATE,
+        template_name: "training.yml", values: Object.fromEntries(Object.entries(a.values).map(([k, v]) => [k, k === "VERSION" ? String(number) : v])), volume_options: {},
+      },
+    };
+  });
+  const check = (body) => {
+    const issues = [];
+    const at = body.template.split("\n").findIndex((l) => /\bcomand:/.test(l));
+    if (at >= 0) issues.push({ severity: "error", file: "template", line: at + 1, column: 5, path: "services.tensor.comand", message: "unknown field", suggestion: "did you mean command?", text: `template:${at + 1}:5: services.tensor.comand: unknown field` });
+    const volumes = /mnist_model:\//.test(body.template) ? [{ name: "mnist_model", actual_name: "mnist_model", external: true, driver: "", exists: state.volumes.some((v) => v.name === "mnist_model") }] : [];
+    return { ok: issues.length === 0, name: "", parameters: parametersOf(body.template), issues, services: [], volumes, unsupported: [], resolved: null };
+  };
+  const preview = (body, creating) => {
+    const c = check(body);
+    return {
+      anything_changes: creating || JSON.stringify(body.values) !== "{}", issues: c.issues, parameters: c.parameters, template_diff: "",
+      missing_volumes: c.volumes.filter((v) => !v.exists).map((v) => v.actual_name),
+      changes: creating ? [] : [{ kind: "changed", path: "values.VERSION", before: "2", after: body.values?.VERSION ?? "2" }],
+      services: [{ service: "tensor", action: creating ? "start" : "restart", changes: creating ? [] : [{ kind: "changed", path: "services.tensor.command[3]", before: "--export_version=2", after: `--export_version=${body.values?.VERSION}` }] },
+        ...(creating ? [] : [{ service: "board", action: "unchanged", changes: [] }])],
+    };
+  };
+  const detail = (a) => ({ ...a, revision: revisionsOf(a)[0], services: a.services.map((s) => ({ ...s, spec: spec(s.name) })) });
+
+  const routes = {
+    "GET /system": () => ({ version: "0.1.0", started_at: ago(90000), uptime_seconds: 90000, pid: 4242, data_dir: "/var/lib/takt", listen: "127.0.0.1:8080", runtime: { name: "embedded", features: ["privileged", "ulimits"], pulls_images: false, many_nodes: false, private_mounts: true, warnings: ["no memory cgroup: memory limits are kept by RLIMIT_AS"] }, counts: { apps: state.apps.length, running_apps: 2, instances: 3, volumes: state.volumes.length }, memory_bytes: 30 << 20, cpu_seconds: 95.2 }),
+    "GET /apps": () => ({ apps: state.apps }),
+    "POST /apps": (body, url) => {
+      if (url.searchParams.get("dry_run")) return preview(body, true);
+      const made = app(body.name, { state: "starting", reason: "starting", values: body.values, services: [service("tensor", "training", { state: "starting" })], updated_at: ago(0), created_at: ago(0) });
+      state.apps.push(made);
+      push("app", made);
+      return [201, detail(made)];
+    },
+    "GET /events": () => ({ events: state.events, last_id: state.events.at(-1)?.id ?? 0 }),
+    "POST /templates/check": check,
+    "GET /volumes": () => ({ volumes: state.volumes }),
+    "GET /images": () => ({ pulls_images: false, images: [{ name: "*/mnist-export", role: "training", description: "the example's trainer, Python with TensorFlow", available: true, reason: "" }, { name: "*/tensorflow-serving", role: "serving", description: "takt-serving and mnist_client", available: true, reason: "" }, { name: "redis", role: "", description: "/opt/images/redis", available: false, reason: "the directory /opt/images/redis is not there" }] }),
+  };
+  const ofApp = {
+    "GET ": (a) => detail(a),
+    "GET /logs": (a) => ({ lines: state.logs[a.name] ?? [], cursor: "1" }),
+    "GET /revisions": (a) => ({ revisions: revisionsOf(a) }),
+    "GET /removal": () => ({ volumes_kept: ["mnist_model"], shared_with: ["mnist_model: apps mnist-serving"] }),
+    "PUT /configuration": (a, body, url) => (url.searchParams.get("dry_run") ? preview(body, false) : detail(a)),
+    "POST /rollback": (a, body, url) => (url.searchParams.get("dry_run") ? preview({ template: TEMPLATE, values: { VERSION: String(body.revision) } }, false) : detail(a)),
+    "POST /stop": (a) => detail(Object.assign(a, { state: "stopped", stopped: true, reason: "stopped by local" })),
+    "POST /start": (a) => detail(Object.assign(a, { state: "running", stopped: false, reason: "" })),
+  };
+
+  function push(type, data, id) {
+    const text = `event: ${type}\n${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
+    for (const stream of streams) stream.write(text);
+  }
+  function sse(response) {
+    response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-store" });
+    response.write(":\n\n");
+  }
+
+  const server = createServer(async (request, response) => {
+    const url = new URL(request.url, "http://localhost");
+    const send = (status, type, body) => response.writeHead(status, { "Content-Type": type, "Content-Security-Policy": CSP, "X-Content-Type-Options": "nosniff" }).end(body);
+    if (!url.pathname.startsWith("/api/v1")) {
+      const path = normalize(url.pathname === "/" ? "/index.html" : url.pathname);
+      try {
+        send(200, TYPES[extname(path)] ?? "application/octet-stream", await readFile(join(dist, path)));
+      } catch {
+        send(404, "text/plain", "not found");
+      }
+      return;
+    }
+    let text = "";
+    for await (const chunk of request) text += chunk;
+    const body = text ? JSON.parse(text) : undefined;
+    const path = url.pathname.slice("/api/v1".length);
+    calls.push({ method: request.method, path, body });
+    const json = (answer) => (Array.isArray(answer) ? send(answer[0], "application/json", JSON.stringify(answer[1])) : send(200, "application/json", JSON.stringify(answer)));
+    if (path === "/stream") {
+      sse(response);
+      streams.add(response);
+      request.on("close", () => streams.delete(response));
+      response.write(`event: hello\ndata: {"last_event_id": ${state.events.at(-1)?.id ?? 0}}\n\n`);
+      return;
+    }
+    const match = /^\/apps\/([^/]+)(\/.*)?$/.exec(path);
+    if (match) {
+      const found = state.apps.find((a) => a.name === decodeURIComponent(match[1]));
+      if (!found) return json([404, { code: "NOT_FOUND", message: `no app ${match[1]}`, details: {} }]);
+      if (match[2] === "/logs/stream") {
+        sse(response);
+        const lines = state.logs[found.name] ?? [];
+        response.write(lines.map((l, i) => `event: line\nid: ${i + 1}\ndata: ${JSON.stringify(l)}\n\n`).join(""));
+        logStreams.add(response);
+        request.on("close", () => logStreams.delete(response));
+        return;
+      }
+      const act = ofApp[`${request.method} ${match[2] ?? ""}`];
+      if (act) return json(act(found, body, url));
+    }
+    const act = routes[`${request.method} ${path}`];
+    if (act) return json(act(body, url));
+    json([404, { code: "NOT_FOUND", message: `no ${request.method} ${path}`, details: {} }]);
+  });
+
+  return new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve({
+    url: `http://127.0.0.1:${server.address().port}/`,
+    state, calls, push,
+    pushLines(lines) {
+      const text = lines.map((l) => `event: line\ndata: ${JSON.stringify(l)}\n\n`).join("");
+      for (const stream of logStreams) stream.write(text);
+    },
+    close: () => new Promise((done) => { server.closeAllConnections(); server.close(done); }),
+  })));
+}
