@@ -86,7 +86,7 @@ struct Change {
 enum class ServiceAction {
   kStart,
   kRestart,
-  kScale,  // only the number of instances changes; those that stay go on running
+  kUpdate,  // only replicas, labels or restart policy: what runs goes on
   kUnchanged,
   kRemove,
 };
@@ -169,8 +169,9 @@ struct LineOptions {
 inline constexpr std::size_t kMaxApps = 1000;
 inline constexpr std::size_t kMaxRevisionsPerApp = 1000;  // beyond: the oldest goes
 inline constexpr std::size_t kMaxEvents = 10'000;         // beyond: the oldest go
-inline constexpr int kMaxReplicas = 100;                  // of one service
-inline constexpr int kMaxBackups = 3;                     // takt.db.backup, .backup.1, .backup.2
+inline constexpr std::size_t kMaxValues = 1000;           // of one configuration
+inline constexpr std::size_t kMaxValueBytes = 64 << 10;
+inline constexpr int kMaxBackups = 3;  // takt.db.backup, .backup.1, .backup.2
 
 class Line {
  public:

@@ -297,24 +297,6 @@ class LocalVolumeStore final : public VolumeStore {
     return absl::OkStatus();
   }
 
-  static absl::Status CheckSubdirectory(const std::string& name, const std::string& subdirectory) {
-    auto refuse = [&](std::string_view why) {
-      return absl::InvalidArgumentError(
-          StrCat("volume \"", name, "\": subdirectory \"", subdirectory, "\" ", why));
-    };
-    if (subdirectory.size() > kMaxSubdirectoryBytes) {
-      return absl::InvalidArgumentError(StrCat("volume \"", name, "\": a subdirectory has at most ",
-                                               kMaxSubdirectoryBytes, " bytes, got ",
-                                               subdirectory.size()));
-    }
-    if (!subdirectory.empty() && subdirectory.front() == '/') return refuse("is not relative");
-    if (subdirectory.find('\0') != std::string::npos) return refuse("holds a NUL byte");
-    for (absl::string_view part : absl::StrSplit(ToAbsl(subdirectory), '/')) {
-      if (part == "..") return refuse("leaves the volume");
-    }
-    return absl::OkStatus();
-  }
-
   static absl::Status ReadyRecord(const Record& record) {
     if (!record.volume.options.contains("device")) return absl::OkStatus();
     const std::string& path = record.volume.host_path;
@@ -350,6 +332,24 @@ class LocalVolumeStore final : public VolumeStore {
 };
 
 }  // namespace
+
+absl::Status CheckSubdirectory(const std::string& name, const std::string& subdirectory) {
+  auto refuse = [&](std::string_view why) {
+    return absl::InvalidArgumentError(
+        StrCat("volume \"", name, "\": subdirectory \"", subdirectory, "\" ", why));
+  };
+  if (subdirectory.size() > kMaxSubdirectoryBytes) {
+    return absl::InvalidArgumentError(StrCat("volume \"", name, "\": a subdirectory has at most ",
+                                             kMaxSubdirectoryBytes, " bytes, got ",
+                                             subdirectory.size()));
+  }
+  if (!subdirectory.empty() && subdirectory.front() == '/') return refuse("is not relative");
+  if (subdirectory.find('\0') != std::string::npos) return refuse("holds a NUL byte");
+  for (absl::string_view part : absl::StrSplit(ToAbsl(subdirectory), '/')) {
+    if (part == "..") return refuse("leaves the volume");
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::unique_ptr<VolumeStore>> VolumeStore::Open(const std::string& data_dir,
                                                                const std::string& runtime_name) {

@@ -24,6 +24,9 @@ struct Volume {
 inline constexpr std::size_t kMaxVolumes = 1000;
 inline constexpr std::size_t kMaxSubdirectoryBytes = 1024;
 
+// INVALID_ARGUMENT for what cannot be a subdirectory of a volume: absolute, "..", too long.
+absl::Status CheckSubdirectory(const std::string& volume, const std::string& subdirectory);
+
 // Thread-safe. One store at a time may write to a data directory (the line's lock sees to that).
 class VolumeStore {
  public:
