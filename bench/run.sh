@@ -9,3 +9,9 @@ echo "machine: $(nproc) cores, $(grep -m1 'model name' /proc/cpuinfo | cut -d: -
 echo
 echo "== 200 apps"
 python3 bench/control_plane.py --build "$build" --json "$out/control_plane.json"
+echo
+echo "== logs: ten million lines"
+"$out/logs_bench" --json "$out/logs.json"
+echo
+echo "== learning: a million points"
+"$out/learning_bench" --json "$out/learning.json"
