@@ -160,6 +160,11 @@ export function fakeDaemon({ dist, state = mnist() }) {
     },
     "GET /events": () => ({ events: state.events, last_id: state.events.at(-1)?.id ?? 0 }),
     "POST /templates/check": check,
+    "POST /volumes": (body) => {
+      const made = { ...body, created_at: ago(0), host_path: body.options.device ?? `/var/lib/takt/volumes/${body.name}`, ready: true, reason: "", users: [] };
+      state.volumes.push(made);
+      return [201, made];
+    },
     "GET /volumes": () => ({ volumes: state.volumes }),
     "GET /images": () => ({ pulls_images: false, images: [{ name: "*/mnist-export", role: "training", description: "the example's trainer, Python with TensorFlow", available: true, reason: "" }, { name: "*/tensorflow-serving", role: "serving", description: "takt-serving and mnist_client", available: true, reason: "" }, { name: "redis", role: "", description: "/opt/images/redis", available: false, reason: "the directory /opt/images/redis is not there" }] }),
   };
@@ -199,7 +204,7 @@ export function fakeDaemon({ dist, state = mnist() }) {
     for await (const chunk of request) text += chunk;
     const body = text ? JSON.parse(text) : undefined;
     const path = url.pathname.slice("/api/v1".length);
-    calls.push({ method: request.method, path, body });
+    calls.push({ method: request.method, path, dryRun: url.searchParams.has("dry_run"), body });
     const json = (answer) => (Array.isArray(answer) ? send(answer[0], "application/json", JSON.stringify(answer[1])) : send(200, "application/json", JSON.stringify(answer)));
     if (path === "/stream") {
       sse(response);
@@ -231,6 +236,7 @@ export function fakeDaemon({ dist, state = mnist() }) {
   return new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve({
     url: `http://127.0.0.1:${server.address().port}/`,
     state, calls, push,
+    drop: () => { for (const stream of streams) stream.destroy(); },
     pushLines(lines) {
       const text = lines.map((l) => `event: line\ndata: ${JSON.stringify(l)}\n\n`).join("");
       for (const stream of logStreams) stream.write(text);
