@@ -74,6 +74,7 @@ class Call final : public GrpcCall {
   explicit Call(Shard* shard);
   void RetainBody() override;
   std::pair<std::shared_ptr<const void>, std::string_view> ShareBody() override;
+  std::size_t request_bytes() const override { return message_bytes; }
   bool body_is_shared() const override { return buffer != nullptr; }
   std::string peer() const override;
   void Write(std::string_view message) override;

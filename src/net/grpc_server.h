@@ -49,6 +49,8 @@ class GrpcCall {
   // Keeps the bytes of body() alive beyond the call, without a copy where they have a buffer of
   // their own (large messages do). The view is the same bytes, perhaps at another place.
   virtual std::pair<std::shared_ptr<const void>, std::string_view> ShareBody() = 0;
+  // Of the message as it came, also when body() is gone.
+  virtual std::size_t request_bytes() const = 0;
   // body() has a buffer of its own already: ShareBody moves nothing.
   virtual bool body_is_shared() const = 0;
 

@@ -1,10 +1,12 @@
 #include "serving/servable.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <future>
 
 #include "net/event_loop.h"
-#include "serving/batching/batch_queue.h"
+#include "serving/api/tensor_wire.h"
 
 namespace takt::serving {
 namespace {
@@ -17,7 +19,95 @@ int Find(const std::vector<TensorInfo>& infos, std::string_view alias) {
   return static_cast<int>(found - infos.begin());
 }
 
+// The inputs of a RunRequest.
+class TensorSource final : public BatchSource {
+ public:
+  explicit TensorSource(const std::vector<Tensor>& tensors) : tensors_(tensors) {}
+  DataType dtype(std::size_t input) const override { return tensors_[input].dtype(); }
+  std::span<const std::int64_t> dims(std::size_t input) const override {
+    return tensors_[input].dims();
+  }
+  void Fill(std::size_t input, void* out) const override {
+    if (tensors_[input].bytes() > 0) {
+      std::memcpy(out, tensors_[input].data(), tensors_[input].bytes());
+    }
+  }
+  void FillStrings(std::size_t input, std::string* out) const override {
+    std::copy(tensors_[input].strings().begin(), tensors_[input].strings().end(), out);
+  }
+
+ private:
+  const std::vector<Tensor>& tensors_;
+};
+
+// Hands a batched answer to the RunDone of its entry.
+class DoneClient final : public BatchClient {
+ public:
+  void OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) override {
+    if (entry.first < 0) return entry.done(outputs);
+    std::vector<Tensor> mine;
+    for (const Tensor& output : outputs) mine.push_back(output.Slice(entry.first, entry.rows));
+    entry.done(std::move(mine));
+  }
+  void OnError(BatchEntry& entry, const absl::Status& status) override { entry.done(status); }
+};
+DoneClient done_client;  // no state
+
+std::size_t BucketOf(std::int64_t rows) {
+  return static_cast<std::size_t>(std::bit_width(static_cast<std::uint64_t>(rows)) - 1);
+}
+
+std::string AnswerSpec(const std::string& name, std::int64_t version,
+                       const std::string& signature) {
+  std::string number;  // google.protobuf.Int64Value
+  if (version != 0) {
+    number.push_back(1 << 3);
+    AppendVarint(static_cast<std::uint64_t>(version), number);
+  }
+  std::string spec;
+  AppendBytesField(1, name, spec);
+  AppendBytesField(2, number, spec);
+  AppendBytesField(3, signature, spec);
+  std::string field;
+  AppendBytesField(2, spec, field);
+  return field;
+}
+
 }  // namespace
+
+void RunCost::Record(std::int64_t rows, std::chrono::nanoseconds took) {
+  if (rows < 1) return;
+  auto& mean = mean_ns_[std::min(BucketOf(rows), mean_ns_.size() - 1)];
+  const std::int64_t old = mean.load(std::memory_order_relaxed);
+  // The first run of all prepares much: what follows counts from the second on.
+  const std::int64_t next = old == 0 ? took.count() : old + (took.count() - old) / 4;
+  mean.store(std::max<std::int64_t>(next, 1), std::memory_order_relaxed);
+}
+
+std::chrono::nanoseconds RunCost::Estimate(std::int64_t rows) const {
+  const std::size_t bucket =
+      std::min(BucketOf(std::max<std::int64_t>(rows, 1)), mean_ns_.size() - 1);
+  for (std::size_t b = bucket + 1; b-- > 0;) {
+    const std::int64_t mean = mean_ns_[b].load(std::memory_order_relaxed);
+    if (mean == 0) continue;
+    // From fewer rows: at worst each row costs as much.
+    return std::chrono::nanoseconds(b == bucket ? mean : mean * (rows >> b));
+  }
+  for (std::size_t b = bucket + 1; b < mean_ns_.size(); ++b) {
+    const std::int64_t mean = mean_ns_[b].load(std::memory_order_relaxed);
+    if (mean != 0) return std::chrono::nanoseconds(mean);
+  }
+  return kUnknown;
+}
+
+std::int64_t RunCost::MostRows(std::chrono::nanoseconds target) const {
+  std::int64_t rows = 1;
+  for (std::size_t b = 0; b < mean_ns_.size(); ++b) {
+    if (Estimate(std::int64_t{1} << b) > target) break;
+    rows = (std::int64_t{2} << b) - 1;
+  }
+  return rows;
+}
 
 Signature::Signature() = default;
 Signature::~Signature() = default;
@@ -27,7 +117,15 @@ int Signature::FindOutput(std::string_view alias) const { return Find(def_.outpu
 absl::StatusOr<std::shared_ptr<Servable>> Servable::Create(std::unique_ptr<Session> session,
                                                            Options options, WorkerPool* workers) {
   if (options.batching.has_value()) TAKT_RETURN_IF_ERROR(Validate(*options.batching));
-  std::shared_ptr<Servable> servable(new Servable);
+  // Freeing a model takes long: an event loop that lets go of the last reference leaves it to a
+  // worker.
+  std::shared_ptr<Servable> servable(new Servable, [workers](Servable* unused) {
+    if (workers != nullptr && net::EventLoop::Current() != nullptr) {
+      workers->Run([unused] { delete unused; });
+    } else {
+      delete unused;
+    }
+  });
   servable->options_ = std::move(options);
   servable->session_ = std::move(session);
   servable->workers_ = workers;
@@ -46,6 +144,12 @@ absl::StatusOr<std::shared_ptr<Servable>> Servable::Create(std::unique_ptr<Sessi
     } else {
       signature->plan_status_ = plan.status();
     }
+    signature->answer_spec_ =
+        AnswerSpec(servable->options_.name, servable->options_.version, def.name);
+    const auto& batching = servable->options_.batching;
+    if (batching.has_value() && signature->plan_ != nullptr) {
+      signature->queue_ = MakeBatchQueue(*batching, *signature, workers);
+    }
     servable->signatures_.push_back(std::move(signature));
   }
   return servable;
@@ -63,24 +167,49 @@ const Signature* Servable::FindSignature(std::string_view name) const {
 
 absl::StatusOr<std::vector<Tensor>> Servable::RunNow(const Signature& signature,
                                                      std::span<const Tensor> inputs,
-                                                     const RunOptions& options) const {
+                                                     const RunOptions& options,
+                                                     std::int64_t rows) const {
   if (signature.plan_ == nullptr) return signature.plan_status_;
   const auto begin = std::chrono::steady_clock::now();
   auto outputs = session_->Run(*signature.plan_, inputs, options);
-  signature.cost_.Record(std::chrono::steady_clock::now() - begin);
+  if (outputs.ok()) signature.cost_.Record(rows, std::chrono::steady_clock::now() - begin);
   return outputs;
+}
+
+absl::StatusOr<BatchQueue::Joined> Servable::Join(const Signature& signature,
+                                                  const BatchSource& source, BatchEntry& entry) {
+  if (signature.queue_ == nullptr) return BatchQueue::Joined::kRunAlone;
+  return signature.queue_->Join(shared_from_this(), source, entry);
+}
+
+bool Servable::BelongsOnWorker(const Signature& signature, std::int64_t rows) const {
+  return workers_ != nullptr && signature.cost_.Estimate(rows) > RunCost::kLong;
 }
 
 void Servable::Run(RunRequest request, RunDone done) {
   const Signature& signature = *request.signature;
-  if (workers_ != nullptr && net::EventLoop::Current() != nullptr && signature.cost_.IsLong()) {
+  if (signature.queue_ != nullptr) {
+    BatchEntry entry;
+    entry.client = &done_client;
+    entry.done = std::move(done);
+    entry.signature = &signature;
+    entry.deadline = request.deadline;
+    entry.begin = std::chrono::steady_clock::now();
+    auto joined = Join(signature, TensorSource(request.inputs), entry);
+    if (joined.ok() && *joined == BatchQueue::Joined::kYes) return;
+    done = std::move(entry.done);
+    if (!joined.ok()) return done(joined.status());
+  }
+  const bool scalar = request.inputs.empty() || request.inputs[0].rank() == 0;
+  const std::int64_t rows = scalar ? 1 : std::max<std::int64_t>(request.inputs[0].dims()[0], 1);
+  if (net::EventLoop::Current() != nullptr && BelongsOnWorker(signature, rows)) {
     workers_->Run(
-        [self = shared_from_this(), request = std::move(request), done = std::move(done)] {
-          done(self->RunNow(*request.signature, request.inputs, {request.deadline}));
+        [self = shared_from_this(), request = std::move(request), rows, done = std::move(done)] {
+          done(self->RunNow(*request.signature, request.inputs, {request.deadline}, rows));
         });
     return;
   }
-  done(RunNow(signature, request.inputs, {request.deadline}));
+  done(RunNow(signature, request.inputs, {request.deadline}, rows));
 }
 
 absl::StatusOr<std::vector<Tensor>> Servable::RunAndWait(RunRequest request) {

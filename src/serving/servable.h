@@ -1,6 +1,7 @@
 // A loaded version of a model, and the set of all of them that the request path reads.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "serving/batching/batch_queue.h"
 #include "serving/batching/batching.h"
 #include "serving/engine/engine.h"
 
@@ -21,24 +23,23 @@ namespace takt::serving {
 
 inline constexpr std::string_view kDefaultSignatureName = "serving_default";
 
-// What a run of a signature takes, as it was seen lately. Any thread.
+// What runs of a signature take, as they were seen lately, by how many rows they have. Any thread;
+// nobody waits: a lost update is made up for by the next.
 class RunCost {
  public:
   // A run that takes longer than this does not run on an event loop where it can be helped.
   static constexpr std::chrono::nanoseconds kLong = std::chrono::milliseconds(1);
+  // Never run: surely long, as the first run prepares much.
+  static constexpr std::chrono::nanoseconds kUnknown = std::chrono::seconds(1);
 
-  void Record(std::chrono::nanoseconds took) {
-    const std::int64_t old = mean_ns_.load(std::memory_order_relaxed);
-    mean_ns_.store(old == 0 ? took.count() : old + (took.count() - old) / 8,
-                   std::memory_order_relaxed);
-  }
-  std::chrono::nanoseconds mean() const {
-    return std::chrono::nanoseconds(mean_ns_.load(std::memory_order_relaxed));
-  }
-  bool IsLong() const { return mean() > kLong; }
+  void Record(std::int64_t rows, std::chrono::nanoseconds took);
+  std::chrono::nanoseconds Estimate(std::int64_t rows) const;
+  // The most rows whose run is expected to take no longer than `target`; at least one.
+  std::int64_t MostRows(std::chrono::nanoseconds target) const;
 
  private:
-  std::atomic<std::int64_t> mean_ns_{0};
+  // By the power of two that is not larger than the rows; 0 = never run.
+  std::array<std::atomic<std::int64_t>, 24> mean_ns_{};
 };
 
 // A signature with its feeds and fetches resolved.
@@ -53,6 +54,9 @@ class Signature {
   // Index by alias, -1 when there is none.
   int FindInput(std::string_view alias) const;
   int FindOutput(std::string_view alias) const;
+  const RunCost& cost() const { return cost_; }
+  // PredictResponse.model_spec as it is on the wire, with its tag: the same for all answers.
+  const std::string& answer_spec() const { return answer_spec_; }
 
  private:
   friend class Servable;
@@ -60,7 +64,8 @@ class Signature {
   std::unique_ptr<Session::Plan> plan_;  // all inputs, all outputs
   absl::Status plan_status_;             // why there is no plan
   std::unique_ptr<BatchQueue> queue_;    // null = unbatched
-  mutable RunCost cost_;                 // of a run
+  mutable RunCost cost_;
+  std::string answer_spec_;
 };
 
 struct RunRequest {
@@ -99,7 +104,15 @@ class Servable : public std::enable_shared_from_this<Servable> {
   // Past every queue, on the calling thread: what warm-up and queues use.
   absl::StatusOr<std::vector<Tensor>> RunNow(const Signature& signature,
                                              std::span<const Tensor> inputs,
-                                             const RunOptions& options) const;
+                                             const RunOptions& options,
+                                             std::int64_t rows = 1) const;
+  // Whether a run of so many rows would hold up an event loop, and there are workers to take it.
+  bool BelongsOnWorker(const Signature& signature, std::int64_t rows) const;
+  void RunOnWorker(std::function<void()> work) const { workers_->Run(std::move(work)); }
+  // Lets the request of `source` wait for a run that it shares; see BatchQueue::Join. kRunAlone
+  // where the servable does not batch.
+  absl::StatusOr<BatchQueue::Joined> Join(const Signature& signature, const BatchSource& source,
+                                          BatchEntry& entry);
 
  private:
   Servable() = default;

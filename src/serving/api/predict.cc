@@ -17,7 +17,6 @@ constexpr int kRequestSpec = 1;
 constexpr int kRequestInputs = 2;
 constexpr int kRequestFilter = 3;
 constexpr int kResponseOutputs = 1;
-constexpr int kResponseSpec = 2;
 
 struct ModelSpec {
   std::string_view name;
@@ -110,7 +109,6 @@ struct Route {
   // Alive while the snapshot of the turn is held, whose generation this is.
   Servable* servable = nullptr;
   const Signature* signature = nullptr;
-  std::string answer_spec;  // PredictResponse.model_spec, with its tag
 };
 
 // What a loop keeps between requests.
@@ -143,7 +141,22 @@ class LoopState final : public net::EventLoop::TurnEnd {
   std::uint64_t generation_ = 0;
 };
 
-class PredictService {
+// A request's inputs where they lie on the wire.
+class WireSource final : public BatchSource {
+ public:
+  explicit WireSource(const std::vector<WireTensor>& wire) : wire_(wire) {}
+  DataType dtype(std::size_t input) const override { return wire_[input].dtype; }
+  std::span<const std::int64_t> dims(std::size_t input) const override { return wire_[input].dims; }
+  void Fill(std::size_t input, void* out) const override { FillFromWire(wire_[input], out); }
+  void FillStrings(std::size_t input, std::string* out) const override {
+    FillStringsFromWire(wire_[input], out);
+  }
+
+ private:
+  const std::vector<WireTensor>& wire_;
+};
+
+class PredictService final : public BatchClient {
  public:
   PredictService(const ServableDirectory& directory, PredictOptions options,
                  PredictObserver* observer, const std::vector<net::EventLoop*>& loops)
@@ -157,8 +170,17 @@ class PredictService {
     LoopState& state = StateOf(call->loop());
     const Clock::time_point begin = Clock::now();
     absl::Status status = Begin(state, call, begin);
-    if (!status.ok()) End(state.route, std::move(call), status, begin);
+    if (status.ok()) return;
+    BatchEntry entry;
+    entry.call = std::move(call);
+    entry.begin = begin;
+    entry.servable = state.route.servable;
+    entry.signature = state.route.signature;
+    End(entry, status);
   }
+
+  void OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) override;
+  void OnError(BatchEntry& entry, const absl::Status& status) override;
 
  private:
   LoopState& StateOf(net::EventLoop* loop) {
@@ -168,27 +190,19 @@ class PredictService {
     std::abort();  // a call of a server with other loops
   }
 
+  // OK when the answer is on its way; else what to answer.
   absl::Status Begin(LoopState& state, net::GrpcCallPtr& call, Clock::time_point begin);
   absl::Status FindRoute(LoopState& state, std::string_view spec_bytes, bool has_spec);
-  void Answer(net::GrpcCall& call, const Signature& signature, std::string_view answer_spec,
-              const std::vector<int>& chosen, const std::vector<Tensor>& outputs,
-              std::int64_t first_row, std::int64_t rows) const;
-  void End(const Route& route, net::GrpcCallPtr call, const absl::Status& status,
-           Clock::time_point begin) {
-    if (observer_ != nullptr) {
-      PredictRecord record;
-      if (route.servable != nullptr) {
-        record.model = route.servable->name();
-        record.version = route.servable->version();
-        record.signature = route.signature->name();
-      }
-      record.code = status.code();
-      record.latency = Clock::now() - begin;
-      record.request_bytes = call->body().size();
-      observer_->OnPredict(record);
+  // Past the queue, with the inputs of `state.wire`.
+  void RunAlone(LoopState& state, Servable& servable, BatchEntry entry);
+  void Finish(BatchEntry& entry, const absl::StatusOr<std::vector<Tensor>>& outputs) {
+    if (outputs.ok()) {
+      OnOutputs(entry, *outputs);
+    } else {
+      OnError(entry, outputs.status());
     }
-    call.Finish(status);
   }
+  void End(BatchEntry& entry, const absl::Status& status);
 
   const PredictOptions options_;
   PredictObserver* const observer_;
@@ -217,17 +231,6 @@ absl::Status PredictService::FindRoute(LoopState& state, std::string_view spec_b
         StrCat("Serving signature key \"",
                spec.signature.empty() ? kDefaultSignatureName : spec.signature, "\" not found."));
   }
-  std::string echo;
-  AppendBytesField(1, servable->name(), echo);
-  std::string version;
-  if (servable->version() != 0) {
-    version.push_back(1 << 3);
-    AppendVarint(static_cast<std::uint64_t>(servable->version()), version);
-  }
-  AppendBytesField(2, version, echo);
-  AppendBytesField(3, signature->name(), echo);
-  route.answer_spec.clear();
-  AppendBytesField(kResponseSpec, echo, route.answer_spec);
   route.spec_bytes = spec_bytes;
   route.generation = state.generation();
   route.signature = signature;
@@ -303,7 +306,8 @@ absl::Status PredictService::Begin(LoopState& state, net::GrpcCallPtr& call,
       return absl::InvalidArgumentError(StrCat("tensor parsing error: ", entry.alias));
     }
   }
-  std::vector<int> chosen;
+  BatchEntry entry;
+  auto& chosen = entry.chosen;
   for (std::string_view alias : state.filter) {
     const int index = signature.FindOutput(alias);
     if (index < 0) {
@@ -314,53 +318,95 @@ absl::Status PredictService::Begin(LoopState& state, net::GrpcCallPtr& call,
     if (std::find(chosen.begin(), chosen.end(), index) != chosen.end()) {
       return absl::InvalidArgumentError(StrCat("duplicate output tensor alias: ", alias));
     }
-    chosen.push_back(index);
+    chosen.push_back(static_cast<std::uint16_t>(index));
   }
   // The order of the answer's outputs is the aliases'.
   std::sort(chosen.begin(), chosen.end());
 
-  RunRequest run;
-  run.signature = &signature;
-  run.deadline = call->deadline();
-  std::shared_ptr<const void> owner;
-  for (const WireTensor& wire : state.wire) {
-    const bool in_place = wire.proto.size() >= net::kSharedBodyBytes && call->body_is_shared();
-    if (in_place && owner == nullptr) owner = call->ShareBody().first;
-    TAKT_ASSIGN_OR_RETURN(Tensor tensor, TensorFromWire(wire, in_place ? owner : nullptr));
-    run.inputs.push_back(std::move(tensor));
+  Servable& servable = *state.route.servable;
+  entry.client = this;
+  entry.servable = &servable;
+  entry.signature = &signature;
+  entry.deadline = call->deadline();
+  entry.begin = begin;
+  entry.call = std::move(call);
+  absl::StatusOr<BatchQueue::Joined> joined =
+      servable.Join(signature, WireSource(state.wire), entry);
+  if (!joined.ok()) {
+    OnError(entry, joined.status());
+  } else if (*joined == BatchQueue::Joined::kRunAlone) {
+    RunAlone(state, servable, std::move(entry));
   }
-  Servable* const servable = state.route.servable;
-  auto shared = std::make_shared<net::GrpcCallPtr>(std::move(call));
-  servable->Run(std::move(run), [this, shared, route = state.route, chosen = std::move(chosen),
-                                 begin](absl::StatusOr<std::vector<Tensor>> outputs) {
-    if (outputs.ok()) {
-      Answer(**shared, *route.signature, route.answer_spec, chosen, *outputs, -1, 0);
-    }
-    End(route, std::move(*shared), outputs.status(), begin);
-  });
   return absl::OkStatus();
 }
 
-void PredictService::Answer(net::GrpcCall& call, const Signature& signature,
-                            std::string_view answer_spec, const std::vector<int>& chosen,
-                            const std::vector<Tensor>& outputs, std::int64_t first_row,
-                            std::int64_t rows) const {
-  std::string& out = call.response();
+void PredictService::RunAlone(LoopState& state, Servable& servable, BatchEntry entry) {
+  std::vector<Tensor> inputs;
+  inputs.reserve(state.wire.size());
+  std::shared_ptr<const void> owner;
+  for (const WireTensor& wire : state.wire) {
+    const bool in_place =
+        wire.proto.size() >= net::kSharedBodyBytes && entry.call->body_is_shared();
+    if (in_place && owner == nullptr) owner = entry.call->ShareBody().first;
+    absl::StatusOr<Tensor> tensor = TensorFromWire(wire, in_place ? owner : nullptr);
+    if (!tensor.ok()) return OnError(entry, tensor.status());
+    inputs.push_back(*std::move(tensor));
+  }
+  const bool has_rows = !inputs.empty() && inputs[0].rank() > 0;
+  const std::int64_t rows = has_rows ? std::max<std::int64_t>(inputs[0].dims()[0], 1) : 1;
+  if (!servable.BelongsOnWorker(*entry.signature, rows)) {
+    entry.started = entry.begin;
+    return Finish(entry, servable.RunNow(*entry.signature, inputs, {entry.deadline}, rows));
+  }
+  // Not by the queue again, which has said no.
+  auto shared = std::make_shared<BatchEntry>(std::move(entry));
+  servable.RunOnWorker(
+      [this, shared, rows, keep = servable.shared_from_this(), inputs = std::move(inputs)] {
+        shared->started = Clock::now();
+        if (shared->IsDead(shared->started)) {
+          return OnError(*shared, absl::DeadlineExceededError("Deadline Exceeded"));
+        }
+        Finish(*shared, keep->RunNow(*shared->signature, inputs, {shared->deadline}, rows));
+      });
+}
+
+void PredictService::OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) {
+  std::string& out = entry.call->response();
   auto append = [&](std::size_t index) {
-    const std::string& alias = signature.outputs()[index].alias;
     out.push_back(kResponseOutputs << 3 | 2);
     const std::size_t at = out.size();
     out.push_back(0);
-    AppendBytesField(1, alias, out);
-    AppendTensorField(2, outputs[index], first_row, rows, options_.outputs_as_tensor_content, out);
+    AppendBytesField(1, entry.signature->outputs()[index].alias, out);
+    AppendTensorField(2, outputs[index], entry.first, entry.rows,
+                      options_.outputs_as_tensor_content, out);
     FixLength(at, out);
   };
-  if (chosen.empty()) {
+  if (entry.chosen.empty()) {
     for (std::size_t i = 0; i < outputs.size(); ++i) append(i);
   } else {
-    for (int index : chosen) append(static_cast<std::size_t>(index));
+    for (std::uint16_t index : entry.chosen) append(index);
   }
-  out.append(answer_spec);
+  out.append(entry.signature->answer_spec());
+  End(entry, absl::OkStatus());
+}
+
+void PredictService::OnError(BatchEntry& entry, const absl::Status& status) { End(entry, status); }
+
+void PredictService::End(BatchEntry& entry, const absl::Status& status) {
+  if (observer_ != nullptr) {
+    PredictRecord record;
+    if (entry.servable != nullptr) {
+      record.model = entry.servable->name();
+      record.version = entry.servable->version();
+      record.signature = entry.signature->name();
+    }
+    record.code = status.code();
+    record.latency = Clock::now() - entry.begin;
+    if (entry.started > entry.begin) record.queue = entry.started - entry.begin;
+    record.request_bytes = entry.call->request_bytes();
+    observer_->OnPredict(record);
+  }
+  entry.call.Finish(status);
 }
 
 }  // namespace

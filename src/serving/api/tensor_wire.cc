@@ -181,8 +181,7 @@ void FillFixed(const WireTensor& tensor, int field, std::size_t wire_bytes, void
 }
 
 // tensor_content of strings: the lengths as varints, then the bytes.
-bool ReadStringContent(std::string_view content, std::int64_t count,
-                       std::vector<std::string>* out) {
+bool ReadStringContent(std::string_view content, std::int64_t count, std::string* out) {
   const char* at = content.data();
   const char* const end = at + content.size();
   std::vector<std::uint64_t> sizes;
@@ -197,7 +196,7 @@ bool ReadStringContent(std::string_view content, std::int64_t count,
   if (total != static_cast<std::uint64_t>(end - at)) return false;
   if (out == nullptr) return true;
   for (std::int64_t i = 0; i < count; ++i) {
-    (*out)[i].assign(at, sizes[i]);
+    out[i].assign(at, sizes[i]);
     at += sizes[i];
   }
   return true;
@@ -389,21 +388,24 @@ void FillFromWire(const WireTensor& tensor, void* out) {
   }
 }
 
+void FillStringsFromWire(const WireTensor& wire, std::string* out) {
+  if (wire.elements == 0) return;
+  if (!wire.content.empty()) {
+    ReadStringContent(wire.content, wire.elements, out);
+    return;
+  }
+  std::int64_t n = 0;
+  for (ProtoReader r(wire.proto); n < wire.elements && r.Next();) {
+    if (r.field() == kStringVal) out[n++] = r.Bytes();
+  }
+  for (std::int64_t i = n; n > 0 && i < wire.elements; ++i) out[i] = out[n - 1];
+}
+
 absl::StatusOr<Tensor> TensorFromWire(const WireTensor& wire,
                                       const std::shared_ptr<const void>& owner) {
   if (wire.dtype == DataType::kString) {
     TAKT_ASSIGN_OR_RETURN(Tensor tensor, Tensor::Allocate(wire.dtype, wire.dims));
-    std::vector<std::string>& values = tensor.mutable_strings();
-    if (wire.elements == 0) return tensor;
-    if (!wire.content.empty()) {
-      ReadStringContent(wire.content, wire.elements, &values);
-      return tensor;
-    }
-    std::size_t n = 0;
-    for (ProtoReader r(wire.proto); n < values.size() && r.Next();) {
-      if (r.field() == kStringVal) values[n++] = r.Bytes();
-    }
-    for (std::size_t i = n; n > 0 && i < values.size(); ++i) values[i] = values[n - 1];
+    FillStringsFromWire(wire, tensor.mutable_strings().data());
     return tensor;
   }
   const std::size_t bytes = static_cast<std::size_t>(wire.elements) * DataTypeSize(wire.dtype);

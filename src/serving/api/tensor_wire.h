@@ -37,6 +37,8 @@ bool ReadWireTensor(std::string_view bytes, WireTensor& tensor);
 absl::Status CheckWireTensor(WireTensor& tensor);
 // Writes the numbers of a checked tensor: elements * DataTypeSize bytes. Not for strings.
 void FillFromWire(const WireTensor& tensor, void* out);
+// Writes the strings of a checked tensor: `elements` of them.
+void FillStringsFromWire(const WireTensor& tensor, std::string* out);
 // A tensor of its own, of a checked one. Large aligned bytes are used in place where `owner` keeps
 // them (null: always copied).
 absl::StatusOr<Tensor> TensorFromWire(const WireTensor& tensor,

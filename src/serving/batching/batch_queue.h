@@ -1,9 +1,135 @@
+// The queue of one signature: requests' rows go straight into the tensors of an open batch, and
+// each request is answered from its rows of the outputs.
 #pragma once
 
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/container/inlined_vector.h"
+#include "base/status.h"
+#include "net/event_loop.h"
+#include "net/grpc_server.h"
 #include "serving/batching/batching.h"
+#include "serving/engine/engine.h"
 
 namespace takt::serving {
 
-class BatchQueue {};
+class Servable;
+class Signature;
+
+// Requests of one queue that wait for a run, in automatic mode; beyond: UNAVAILABLE.
+inline constexpr std::int64_t kMaxQueuedRequests = 16384;
+// Bytes that the inputs of one automatic batch take at most.
+inline constexpr std::size_t kMaxBatchBytes = 16 << 20;
+
+// One request's inputs, wherever they lie. All have `rows` as dimension 0.
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  virtual DataType dtype(std::size_t input) const = 0;
+  virtual std::span<const std::int64_t> dims(std::size_t input) const = 0;
+  // Numbers, or strings.
+  virtual void Fill(std::size_t input, void* out) const = 0;
+  virtual void FillStrings(std::size_t input, std::string* out) const = 0;
+};
+
+struct BatchEntry;
+
+// Who asked.
+class BatchClient {
+ public:
+  virtual ~BatchClient() = default;
+  // The answer of `entry`: rows [entry.first, entry.first + entry.rows) of `outputs`, or all of
+  // them when entry.first is -1. Once for each entry, on any thread.
+  virtual void OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) = 0;
+  virtual void OnError(BatchEntry& entry, const absl::Status& status) = 0;
+};
+
+struct BatchEntry {
+  BatchClient* client = nullptr;
+  net::GrpcCallPtr call;                                          // of Predict
+  std::function<void(absl::StatusOr<std::vector<Tensor>>)> done;  // of Servable::Run
+  const Servable* servable = nullptr;
+  const Signature* signature = nullptr;
+  absl::InlinedVector<std::uint16_t, 4> chosen;  // outputs that are wanted, ascending; none = all
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+  std::chrono::steady_clock::time_point begin;    // when the request came
+  std::chrono::steady_clock::time_point started;  // when its run began
+  std::int64_t first = -1;
+  std::int64_t rows = 0;
+
+  bool IsDead(std::chrono::steady_clock::time_point now) const {
+    return (deadline.has_value() && *deadline <= now) || (call && call->cancelled());
+  }
+};
+
+class BatchQueue {
+ public:
+  enum class Joined { kYes, kRunAlone };
+  virtual ~BatchQueue() = default;
+  // Takes `entry` when the answer is kYes. kRunAlone: these inputs cannot share a run.
+  // UNAVAILABLE when the queue is full; INVALID_ARGUMENT for more rows than a batch may have.
+  virtual absl::StatusOr<Joined> Join(const std::shared_ptr<Servable>& servable,
+                                      const BatchSource& source, BatchEntry& entry) = 0;
+  // Requests that wait.
+  virtual std::int64_t queued() const = 0;
+};
+
+// `workers` may be null with automatic batching only: then every run is on its loop.
+std::unique_ptr<BatchQueue> MakeBatchQueue(const BatchingOptions& options,
+                                           const Signature& signature, WorkerPool* workers);
+
+// Inputs of several requests side by side.
+class Batch {
+ public:
+  // Empty, for rows like those of `source`; `capacity` rows.
+  static absl::StatusOr<std::unique_ptr<Batch>> Open(const BatchSource& source, std::size_t inputs,
+                                                     std::int64_t capacity);
+  // Whether `source`'s rows have this batch's types and shapes, and there is room.
+  bool Fits(const BatchSource& source, std::int64_t rows) const;
+  void Add(const BatchSource& source, std::int64_t rows, BatchEntry entry);
+  // Empties it, keeping its memory; false when somebody else still uses that.
+  bool Reuse();
+
+  std::int64_t rows() const { return rows_; }
+  std::int64_t capacity() const { return capacity_; }
+  bool empty() const { return entries_.empty(); }
+  std::vector<BatchEntry>& entries() { return entries_; }
+
+  // Tells the entries that wait no longer, and closes the gaps that they leave.
+  void DropDead(std::chrono::steady_clock::time_point now);
+  // Runs and answers every entry. `padded_rows` >= rows(): copies of the first row fill up.
+  // False when the outputs are not by rows: then each request was run alone, as it is when the run
+  // of many fails, so that one request's values fail no other's.
+  bool Run(const Servable& servable, const Signature& signature, std::int64_t padded_rows);
+
+  std::shared_ptr<Servable> servable;  // kept while it waits and runs
+  std::chrono::steady_clock::time_point opened;
+
+ private:
+  struct Input {
+    DataType dtype;
+    Dims row_dims;
+    std::size_t row_bytes;
+    std::int64_t row_elements;
+    std::shared_ptr<char> data;
+    std::vector<std::string> strings;
+  };
+  Tensor RowsOf(const Input& input, std::int64_t first, std::int64_t rows) const;
+  void RunEachAlone(const Servable& servable, const Signature& signature);
+
+  std::vector<Input> inputs_;
+  std::int64_t capacity_ = 0;
+  std::int64_t rows_ = 0;
+  std::vector<BatchEntry> entries_;
+};
 
 }  // namespace takt::serving

@@ -73,11 +73,34 @@ void WorkerPool::Run(std::function<void()> work) {
   wake_.notify_one();
 }
 
+void WorkerPool::RunAfter(std::chrono::nanoseconds delay, std::function<void()> work) {
+  {
+    std::lock_guard lock(mutex_);
+    timed_.push_back({std::chrono::steady_clock::now() + delay, std::move(work)});
+    std::push_heap(timed_.begin(), timed_.end(),
+                   [](const Timed& a, const Timed& b) { return a.when > b.when; });
+  }
+  wake_.notify_one();
+}
+
 void WorkerPool::Loop() {
   std::unique_lock lock(mutex_);
   while (true) {
-    wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
-    if (queue_.empty()) return;
+    if (!timed_.empty() && (stop_ || timed_.front().when <= std::chrono::steady_clock::now())) {
+      std::pop_heap(timed_.begin(), timed_.end(),
+                    [](const Timed& a, const Timed& b) { return a.when > b.when; });
+      queue_.push_back(std::move(timed_.back().work));
+      timed_.pop_back();
+    }
+    if (queue_.empty()) {
+      if (stop_) return;
+      if (timed_.empty()) {
+        wake_.wait(lock);
+      } else {
+        wake_.wait_until(lock, timed_.front().when);
+      }
+      continue;
+    }
     std::function<void()> work = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();

@@ -42,13 +42,19 @@ absl::Status Validate(const BatchingOptions& options);
 class WorkerPool {
  public:
   explicit WorkerPool(int threads);
-  ~WorkerPool();  // runs what is queued, then joins
+  ~WorkerPool();  // runs what is queued, whenever it was to run, then joins
   void Run(std::function<void()> work);
+  void RunAfter(std::chrono::nanoseconds delay, std::function<void()> work);
   int threads() const { return static_cast<int>(threads_.size()); }
 
  private:
+  struct Timed {
+    std::chrono::steady_clock::time_point when;
+    std::function<void()> work;
+  };
   void Loop();
   std::mutex mutex_;
+  std::vector<Timed> timed_;  // a heap, the next one first
   std::condition_variable wake_;
   std::deque<std::function<void()>> queue_;
   bool stop_ = false;

@@ -1,0 +1,512 @@
+#include "serving/batching/batch_queue.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+
+#include "serving/servable.h"
+
+namespace takt::serving {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::string_view kTimedOut = "Run() timeout exceeded while waiting in batching queue";
+
+// The request's rows when it can share a run of `signature`, 0 when it cannot.
+std::int64_t RowsToShare(const Signature& signature, const BatchSource& source) {
+  const std::vector<TensorInfo>& infos = signature.inputs();
+  std::int64_t rows = 0;
+  for (std::size_t i = 0; i < infos.size(); ++i) {
+    const std::span<const std::int64_t> dims = source.dims(i);
+    if (dims.empty() || dims[0] < 1 || source.dtype(i) != infos[i].dtype) return 0;
+    if (i > 0 && dims[0] != rows) return 0;
+    rows = dims[0];
+    if (infos[i].unknown_rank) continue;
+    if (infos[i].dims.size() != dims.size()) return 0;
+    for (std::size_t d = 0; d < dims.size(); ++d) {
+      if (infos[i].dims[d] >= 0 && infos[i].dims[d] != dims[d]) return 0;
+    }
+  }
+  return rows;
+}
+
+// Whether the model says that dimension 0 of everything is the batch.
+bool IsByRows(const Signature& signature) {
+  auto by_rows = [](const TensorInfo& info) {
+    return info.unknown_rank || (!info.dims.empty() && info.dims[0] == -1);
+  };
+  return !signature.inputs().empty() &&
+         std::all_of(signature.inputs().begin(), signature.inputs().end(), by_rows) &&
+         std::all_of(signature.outputs().begin(), signature.outputs().end(), by_rows);
+}
+
+}  // namespace
+
+// ---- Batch
+// ---------------------------------------------------------------------------------------
+
+absl::StatusOr<std::unique_ptr<Batch>> Batch::Open(const BatchSource& source, std::size_t inputs,
+                                                   std::int64_t capacity) {
+  auto batch = std::make_unique<Batch>();
+  batch->capacity_ = capacity;
+  for (std::size_t i = 0; i < inputs; ++i) {
+    Input input;
+    input.dtype = source.dtype(i);
+    const std::span<const std::int64_t> dims = source.dims(i);
+    input.row_dims.assign(dims.begin() + 1, dims.end());
+    input.row_elements = ElementCount(input.row_dims).value_or(0);
+    input.row_bytes = static_cast<std::size_t>(input.row_elements) * DataTypeSize(input.dtype);
+    if (input.dtype != DataType::kString) {
+      const std::size_t bytes = std::max<std::size_t>(input.row_bytes * capacity, 1);
+      char* data = static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+      if (data == nullptr) {
+        return absl::ResourceExhaustedError(StrCat("no memory for a batch of ", bytes, " bytes"));
+      }
+      input.data = std::shared_ptr<char>(data, std::free);
+    }
+    batch->inputs_.push_back(std::move(input));
+  }
+  return batch;
+}
+
+bool Batch::Fits(const BatchSource& source, std::int64_t rows) const {
+  if (rows_ + rows > capacity_) return false;
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    const std::span<const std::int64_t> dims = source.dims(i).subspan(1);
+    if (!std::equal(dims.begin(), dims.end(), inputs_[i].row_dims.begin(),
+                    inputs_[i].row_dims.end())) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void Batch::Add(const BatchSource& source, std::int64_t rows, BatchEntry entry) {
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    Input& input = inputs_[i];
+    if (input.dtype == DataType::kString) {
+      input.strings.resize(static_cast<std::size_t>((rows_ + rows) * input.row_elements));
+      source.FillStrings(i, input.strings.data() + rows_ * input.row_elements);
+    } else {
+      source.Fill(i, input.data.get() + static_cast<std::size_t>(rows_) * input.row_bytes);
+    }
+  }
+  entry.first = rows_;
+  entry.rows = rows;
+  rows_ += rows;
+  entries_.push_back(std::move(entry));
+}
+
+bool Batch::Reuse() {
+  entries_.clear();
+  rows_ = 0;
+  servable.reset();
+  for (Input& input : inputs_) {
+    input.strings.clear();
+    if (input.data != nullptr && input.data.use_count() > 1) return false;
+  }
+  return true;
+}
+
+void Batch::DropDead(Clock::time_point now) {
+  std::int64_t rows = 0;
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    BatchEntry& entry = entries_[i];
+    if (entry.IsDead(now)) {
+      entry.client->OnError(entry, entry.call && entry.call->cancelled()
+                                       ? absl::CancelledError("CANCELLED")
+                                       : absl::ResourceExhaustedError(ToAbsl(kTimedOut)));
+      continue;
+    }
+    if (entry.first != rows) {
+      for (Input& input : inputs_) {
+        if (input.dtype == DataType::kString) {
+          auto from = input.strings.begin() + entry.first * input.row_elements;
+          std::move(from, from + entry.rows * input.row_elements,
+                    input.strings.begin() + rows * input.row_elements);
+        } else {
+          std::memmove(input.data.get() + static_cast<std::size_t>(rows) * input.row_bytes,
+                       input.data.get() + static_cast<std::size_t>(entry.first) * input.row_bytes,
+                       static_cast<std::size_t>(entry.rows) * input.row_bytes);
+        }
+      }
+      entry.first = rows;
+    }
+    rows += entry.rows;
+    if (kept != i) entries_[kept] = std::move(entry);
+    ++kept;
+  }
+  entries_.resize(kept);
+  rows_ = rows;
+}
+
+Tensor Batch::RowsOf(const Input& input, std::int64_t first, std::int64_t rows) const {
+  Dims dims;
+  dims.push_back(rows);
+  dims.insert(dims.end(), input.row_dims.begin(), input.row_dims.end());
+  if (input.dtype == DataType::kString) {
+    auto from = input.strings.begin() + first * input.row_elements;
+    return Tensor::FromStrings(std::move(dims), {from, from + rows * input.row_elements});
+  }
+  return Tensor::Wrap(input.dtype, std::move(dims), input.data,
+                      input.data.get() + static_cast<std::size_t>(first) * input.row_bytes,
+                      static_cast<std::size_t>(rows) * input.row_bytes);
+}
+
+bool Batch::Run(const Servable& servable, const Signature& signature, std::int64_t padded_rows) {
+  const Clock::time_point now = Clock::now();
+  for (BatchEntry& entry : entries_) entry.started = now;
+  std::vector<Tensor> inputs;
+  inputs.reserve(inputs_.size());
+  for (Input& input : inputs_) {
+    for (std::int64_t row = rows_; row < padded_rows; ++row) {
+      if (input.dtype == DataType::kString) {
+        input.strings.resize(static_cast<std::size_t>((row + 1) * input.row_elements));
+        std::copy_n(input.strings.begin(), input.row_elements,
+                    input.strings.begin() + row * input.row_elements);
+      } else {
+        std::memcpy(input.data.get() + static_cast<std::size_t>(row) * input.row_bytes,
+                    input.data.get(), input.row_bytes);
+      }
+    }
+    inputs.push_back(RowsOf(input, 0, padded_rows));
+  }
+  absl::StatusOr<std::vector<Tensor>> outputs = servable.RunNow(signature, inputs, {}, padded_rows);
+  inputs.clear();
+  if (!outputs.ok()) {
+    if (entries_.size() == 1) {
+      entries_[0].client->OnError(entries_[0], outputs.status());
+    } else {
+      RunEachAlone(servable, signature);
+    }
+    return true;
+  }
+  const bool by_rows = std::all_of(outputs->begin(), outputs->end(), [&](const Tensor& output) {
+    return output.rank() >= 1 && output.dims()[0] == padded_rows;
+  });
+  if (!by_rows) {
+    if (entries_.size() == 1 && padded_rows == rows_) {
+      entries_[0].first = -1;
+      entries_[0].client->OnOutputs(entries_[0], *outputs);
+    } else {
+      RunEachAlone(servable, signature);
+    }
+    return false;
+  }
+  for (BatchEntry& entry : entries_) entry.client->OnOutputs(entry, *outputs);
+  return true;
+}
+
+void Batch::RunEachAlone(const Servable& servable, const Signature& signature) {
+  for (BatchEntry& entry : entries_) {
+    std::vector<Tensor> inputs;
+    for (Input& input : inputs_) inputs.push_back(RowsOf(input, entry.first, entry.rows));
+    absl::StatusOr<std::vector<Tensor>> outputs =
+        servable.RunNow(signature, inputs, {entry.deadline}, entry.rows);
+    entry.first = -1;
+    if (outputs.ok()) {
+      entry.client->OnOutputs(entry, *outputs);
+    } else {
+      entry.client->OnError(entry, outputs.status());
+    }
+  }
+}
+
+// ---- Automatic
+// -----------------------------------------------------------------------------------
+
+namespace {
+
+constexpr std::size_t kMaxLoops = 256;
+constexpr std::size_t kMaxSpareBatches = 4;
+// Batches that can be joined at once: as many shapes can be collected side by side.
+constexpr std::size_t kMaxOpenBatches = 16;
+
+// Each loop collects for itself what its connections bring in a turn, and runs it at the turn's
+// end, there or on a worker when runs are long. Nothing is shared between loops but the counters.
+class AutomaticQueue final : public BatchQueue {
+ public:
+  AutomaticQueue(const BatchingOptions& options, const Signature& signature, WorkerPool* workers)
+      : options_(options), signature_(signature), workers_(workers) {
+    if (!IsByRows(signature)) by_rows_ = false;
+  }
+  ~AutomaticQueue() override {
+    for (auto& slot : lanes_) delete slot.load();
+  }
+
+  absl::StatusOr<Joined> Join(const std::shared_ptr<Servable>& servable, const BatchSource& source,
+                              BatchEntry& entry) override {
+    net::EventLoop* const loop = net::EventLoop::Current();
+    if (loop == nullptr || !by_rows_.load(std::memory_order_relaxed)) return Joined::kRunAlone;
+    const std::int64_t rows = RowsToShare(signature_, source);
+    if (rows == 0) return Joined::kRunAlone;
+    Lane* lane = LaneOf(loop);
+    if (lane == nullptr) return Joined::kRunAlone;
+    if (queued_.load(std::memory_order_relaxed) >= kMaxQueuedRequests) {
+      return absl::UnavailableError(
+          StrCat("The batch scheduling queue to which this task was submitted is full; ",
+                 kMaxQueuedRequests, " requests wait"));
+    }
+    Batch* batch = lane->Find(source, rows);
+    if (batch == nullptr) {
+      const std::int64_t most = MostRows(source);
+      if (rows > most) return Joined::kRunAlone;
+      TAKT_ASSIGN_OR_RETURN(batch, lane->Open(source, most));
+      batch->servable = servable;
+    }
+    batch->Add(source, rows, std::move(entry));
+    queued_.fetch_add(1, std::memory_order_relaxed);
+    loop->AtTurnEnd(lane, net::EventLoop::Phase::kWork);
+    return Joined::kYes;
+  }
+
+  std::int64_t queued() const override { return queued_.load(std::memory_order_relaxed); }
+
+ private:
+  class Lane final : public net::EventLoop::TurnEnd {
+   public:
+    Lane(AutomaticQueue* queue, net::EventLoop* loop) : loop(loop), queue_(queue) {}
+
+    Batch* Find(const BatchSource& source, std::int64_t rows) {
+      for (auto batch = waiting_.rbegin(); batch != waiting_.rend(); ++batch) {
+        if ((*batch)->Fits(source, rows)) return batch->get();
+        if (static_cast<std::size_t>(batch - waiting_.rbegin()) + 1 == kMaxOpenBatches) break;
+      }
+      return nullptr;
+    }
+    absl::StatusOr<Batch*> Open(const BatchSource& source, std::int64_t capacity) {
+      for (std::size_t i = spare_.size(); i-- > 0;) {
+        if (spare_[i]->capacity() != capacity || !spare_[i]->Fits(source, 1)) continue;
+        waiting_.push_back(std::move(spare_[i]));
+        spare_.erase(spare_.begin() + static_cast<std::ptrdiff_t>(i));
+        return waiting_.back().get();
+      }
+      TAKT_ASSIGN_OR_RETURN(std::unique_ptr<Batch> batch,
+                            Batch::Open(source, queue_->signature_.inputs().size(), capacity));
+      waiting_.push_back(std::move(batch));
+      return waiting_.back().get();
+    }
+
+    void OnTurnEnd() override {
+      // The last batch may hold the last reference to the servable, and with it to this lane.
+      std::shared_ptr<Servable> keep;
+      while (!waiting_.empty()) {
+        const bool elsewhere = queue_->RunsElsewhere(waiting_.front()->rows());
+        // What runs already leaves no worker: the batch grows until one is free.
+        if (elsewhere && running_ >= queue_->workers_->threads()) return;
+        std::unique_ptr<Batch> batch = std::move(waiting_.front());
+        waiting_.pop_front();
+        keep = batch->servable;
+        queue_->queued_.fetch_sub(static_cast<std::int64_t>(batch->entries().size()),
+                                  std::memory_order_relaxed);
+        if (!elsewhere) {
+          queue_->RunBatch(*batch);
+          Spare(std::move(batch));
+          continue;
+        }
+        ++running_;
+        queue_->workers_->Run([this, shared = std::shared_ptr<Batch>(std::move(batch))] {
+          queue_->RunBatch(*shared);
+          loop->Post([this, shared, keep = shared->servable] {
+            --running_;
+            shared->servable.reset();
+            OnTurnEnd();
+          });
+        });
+      }
+    }
+
+    net::EventLoop* const loop;
+
+   private:
+    void Spare(std::unique_ptr<Batch> batch) {
+      if (batch->Reuse() && spare_.size() < kMaxSpareBatches) spare_.push_back(std::move(batch));
+    }
+
+    AutomaticQueue* const queue_;
+    std::deque<std::unique_ptr<Batch>> waiting_;
+    std::vector<std::unique_ptr<Batch>> spare_;
+    int running_ = 0;  // on workers
+  };
+
+  Lane* LaneOf(net::EventLoop* loop) {
+    for (auto& slot : lanes_) {
+      Lane* lane = slot.load(std::memory_order_acquire);
+      if (lane != nullptr) {
+        if (lane->loop == loop) return lane;
+        continue;
+      }
+      auto fresh = std::make_unique<Lane>(this, loop);
+      if (slot.compare_exchange_strong(lane, fresh.get(), std::memory_order_acq_rel)) {
+        return fresh.release();
+      }
+      if (lane->loop == loop) return lane;
+    }
+    return nullptr;
+  }
+
+  // As many rows as keep a run within the latency target, as far as runs were measured.
+  std::int64_t MostRows(const BatchSource& source) const {
+    std::size_t row_bytes = 1;
+    for (std::size_t i = 0; i < signature_.inputs().size(); ++i) {
+      const auto row = source.dims(i).subspan(1);
+      row_bytes += static_cast<std::size_t>(ElementCount(row).value_or(0)) *
+                   std::max<std::size_t>(DataTypeSize(source.dtype(i)), 1);
+    }
+    const auto by_bytes = static_cast<std::int64_t>(kMaxBatchBytes / row_bytes);
+    return std::max<std::int64_t>(1,
+                                  std::min({by_bytes, options_.max_batch_size,
+                                            signature_.cost().MostRows(options_.latency_target)}));
+  }
+  bool RunsElsewhere(std::int64_t rows) const {
+    return workers_ != nullptr && signature_.cost().Estimate(rows) > RunCost::kLong;
+  }
+  void RunBatch(Batch& batch) {
+    batch.DropDead(Clock::now());
+    if (batch.empty()) return;
+    if (!batch.Run(*batch.servable, signature_, batch.rows())) by_rows_ = false;
+  }
+
+  const BatchingOptions options_;
+  const Signature& signature_;
+  WorkerPool* const workers_;
+  std::atomic<bool> by_rows_{true};  // false: outputs turned out not to be by rows
+  std::atomic<std::int64_t> queued_{0};
+  std::array<std::atomic<Lane*>, kMaxLoops> lanes_{};
+};
+
+// ---- By TensorFlow Serving's parameters
+// ----------------------------------------------------------
+
+// One queue for all threads, under a mutex that is held for as long as rows are copied.
+class ParameterQueue final : public BatchQueue {
+ public:
+  ParameterQueue(const BatchingOptions& options, const Signature& signature, WorkerPool* workers)
+      : options_(options), signature_(signature), workers_(workers) {
+    most_running_ = options.num_batch_threads > 0 ? options.num_batch_threads : workers->threads();
+    run_rows_ = options.enable_large_batch_splitting && options.max_execution_batch_size > 0
+                    ? options.max_execution_batch_size
+                    : options.max_batch_size;
+  }
+
+  absl::StatusOr<Joined> Join(const std::shared_ptr<Servable>& servable, const BatchSource& source,
+                              BatchEntry& entry) override {
+    if (!by_rows_.load(std::memory_order_relaxed)) return Joined::kRunAlone;
+    const std::int64_t rows = RowsToShare(signature_, source);
+    if (rows == 0) return Joined::kRunAlone;
+    if (rows > options_.max_batch_size) {
+      return absl::InvalidArgumentError(StrCat("Task size ", rows,
+                                               " is larger than maximum input batch size ",
+                                               options_.max_batch_size));
+    }
+    if (rows > run_rows_) return Joined::kRunAlone;  // its caller splits it
+    std::unique_lock lock(mutex_);
+    Batch* batch = nullptr;
+    for (auto& open : waiting_) {
+      if (open->Fits(source, rows)) {
+        batch = open.get();
+        break;
+      }
+    }
+    if (batch == nullptr) {
+      if (static_cast<std::int64_t>(waiting_.size()) >= options_.max_enqueued_batches) {
+        return absl::UnavailableError(
+            StrCat("The batch scheduling queue to which this task was submitted is full; "
+                   "currently ",
+                   waiting_.size(), " batches enqueued and max_enqueued_batches is ",
+                   options_.max_enqueued_batches));
+      }
+      TAKT_ASSIGN_OR_RETURN(std::unique_ptr<Batch> opened,
+                            Batch::Open(source, signature_.inputs().size(), PaddedRows(run_rows_)));
+      opened->servable = servable;
+      opened->opened = Clock::now();
+      batch = opened.get();
+      waiting_.push_back(std::move(opened));
+      if (options_.batch_timeout.count() > 0) {
+        workers_->RunAfter(options_.batch_timeout, [this, keep = servable] { StartRuns(); });
+      }
+    }
+    batch->Add(source, rows, std::move(entry));
+    ++queued_;
+    lock.unlock();
+    StartRuns();
+    return Joined::kYes;
+  }
+
+  std::int64_t queued() const override { return queued_; }
+
+ private:
+  std::int64_t PaddedRows(std::int64_t rows) const {
+    auto size = std::lower_bound(options_.allowed_batch_sizes.begin(),
+                                 options_.allowed_batch_sizes.end(), rows);
+    return size == options_.allowed_batch_sizes.end() ? rows : *size;
+  }
+  // With the mutex held.
+  bool IsReady(std::size_t i, Clock::time_point now) const {
+    // Only the last one may still grow.
+    return i + 1 < waiting_.size() || waiting_[i]->rows() >= run_rows_ ||
+           now - waiting_[i]->opened >= options_.batch_timeout;
+  }
+  // Starts a runner for each batch whose time has come, as far as threads may run. A batch can be
+  // joined until its runner takes it.
+  void StartRuns() {
+    const Clock::time_point now = Clock::now();
+    std::lock_guard lock(mutex_);
+    int ready = 0;
+    for (std::size_t i = 0; i < waiting_.size(); ++i) ready += IsReady(i, now) ? 1 : 0;
+    while (starting_ < ready && running_ < most_running_) {
+      ++starting_;
+      ++running_;
+      workers_->Run([this, keep = waiting_.front()->servable] { RunReady(); });
+    }
+  }
+  void RunReady() {
+    bool first = true;
+    while (true) {
+      std::unique_ptr<Batch> batch;
+      {
+        const Clock::time_point now = Clock::now();
+        std::lock_guard lock(mutex_);
+        if (std::exchange(first, false)) --starting_;
+        for (std::size_t i = 0; i < waiting_.size() && batch == nullptr; ++i) {
+          if (!IsReady(i, now)) continue;
+          batch = std::move(waiting_[i]);
+          waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
+        }
+        if (batch == nullptr) {
+          --running_;
+          return;
+        }
+      }
+      queued_ -= static_cast<std::int64_t>(batch->entries().size());
+      batch->DropDead(Clock::now());
+      if (batch->empty()) continue;
+      if (!batch->Run(*batch->servable, signature_, PaddedRows(batch->rows()))) by_rows_ = false;
+    }
+  }
+
+  const BatchingOptions options_;
+  const Signature& signature_;
+  WorkerPool* const workers_;
+  int most_running_;
+  std::int64_t run_rows_;
+  std::atomic<bool> by_rows_{true};
+  std::atomic<std::int64_t> queued_{0};
+  std::mutex mutex_;
+  std::deque<std::unique_ptr<Batch>> waiting_;
+  int starting_ = 0;  // of running_, those that have not taken a batch yet
+  int running_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<BatchQueue> MakeBatchQueue(const BatchingOptions& options,
+                                           const Signature& signature, WorkerPool* workers) {
+  if (options.automatic) return std::make_unique<AutomaticQueue>(options, signature, workers);
+  return std::make_unique<ParameterQueue>(options, signature, workers);
+}
+
+}  // namespace takt::serving

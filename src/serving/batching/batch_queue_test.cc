@@ -1,0 +1,355 @@
+// Batching over a fake engine that says which rows each run had.
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <mutex>
+
+#include "serving/engine/fake_engine.h"
+#include "serving/servable.h"
+
+namespace takt::serving {
+namespace {
+
+using Outputs = absl::StatusOr<std::vector<Tensor>>;
+
+Tensor Floats(Dims dims, float value) {
+  Tensor tensor = Tensor::Allocate(DataType::kFloat, std::move(dims)).value();
+  std::fill_n(static_cast<float*>(tensor.mutable_data()), tensor.elements(), value);
+  return tensor;
+}
+
+class BatchingTest : public testing::Test {
+ protected:
+  void SetUp() override { loops_ = net::EventLoopPool::Start(1).value(); }
+  void TearDown() override {
+    Release();
+    servable_.reset();
+  }
+
+  void Make(BatchingOptions batching) {
+    FakeModel model;
+    const TensorInfo x{"x", "x:0", DataType::kFloat, false, {-1, -1}};
+    const TensorInfo s{"s", "s:0", DataType::kString, false, {-1}};
+    // Doubles; a row of NaN is an error of the whole run.
+    model.signatures.push_back({{"serving_default",
+                                 "tensorflow/serving/predict",
+                                 {x},
+                                 {{"y", "y:0", x.dtype, false, x.dims}}},
+                                [this](std::span<const Tensor> in) -> Outputs {
+                                  Seen(in[0].dims()[0]);
+                                  TAKT_ASSIGN_OR_RETURN(
+                                      Tensor y, Tensor::Allocate(DataType::kFloat, in[0].dims()));
+                                  for (std::int64_t i = 0; i < y.elements(); ++i) {
+                                    const float value = in[0].as<float>()[i];
+                                    if (value != value)
+                                      return absl::InvalidArgumentError("not a number");
+                                    static_cast<float*>(y.mutable_data())[i] = 2 * value;
+                                  }
+                                  return std::vector<Tensor>{y};
+                                }});
+    model.signatures.push_back({{"sum",
+                                 "tensorflow/serving/predict",
+                                 {{"x", "z:0", x.dtype, false, x.dims}},
+                                 {{"y", "sum:0", x.dtype, true, {}}}},
+                                [this](std::span<const Tensor> in) -> Outputs {
+                                  Seen(in[0].dims()[0]);
+                                  float sum = 0;
+                                  for (std::int64_t i = 0; i < in[0].elements(); ++i)
+                                    sum += in[0].as<float>()[i];
+                                  return std::vector<Tensor>{Floats({}, sum)};
+                                }});
+    model.signatures.push_back(
+        {{"text", "tensorflow/serving/predict", {s}, {{"t", "t:0", s.dtype, false, s.dims}}},
+         [this](std::span<const Tensor> in) -> Outputs {
+           Seen(in[0].dims()[0]);
+           return std::vector<Tensor>{in[0]};
+         }});
+    Servable::Options options;
+    options.name = "m";
+    options.version = 1;
+    options.batching = batching;
+    servable_ = Servable::Create(std::make_unique<FakeSession>(model), options, &workers_).value();
+  }
+  void Seen(std::int64_t rows) {
+    std::unique_lock lock(mutex_);
+    runs_.push_back(rows);
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return !hold_; });
+  }
+  // Runs begin, but do not go on until Release.
+  void Hold() {
+    std::lock_guard lock(mutex_);
+    hold_ = true;
+  }
+  void Release() {
+    std::lock_guard lock(mutex_);
+    hold_ = false;
+    changed_.notify_all();
+  }
+  std::vector<std::int64_t> runs() {
+    std::lock_guard lock(mutex_);
+    return runs_;
+  }
+  void WaitForRuns(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    ASSERT_TRUE(
+        changed_.wait_for(lock, std::chrono::seconds(20), [&] { return runs_.size() >= count; }));
+  }
+
+  struct Ask {
+    std::vector<Tensor> inputs;
+    std::string signature;
+    std::optional<std::chrono::steady_clock::time_point> deadline;
+  };
+  // Asks all of them in one turn of the loop. Answers() waits for them.
+  void Send(std::vector<Ask> asks) {
+    const std::size_t base = answers_.size();
+    {
+      std::lock_guard lock(mutex_);
+      answers_.resize(base + asks.size());
+    }
+    loops_->loops()[0]->Post([this, base, asks = std::move(asks)]() mutable {
+      for (std::size_t i = 0; i < asks.size(); ++i) {
+        RunRequest request;
+        request.signature = servable_->FindSignature(asks[i].signature);
+        request.inputs = std::move(asks[i].inputs);
+        request.deadline = asks[i].deadline;
+        servable_->Run(std::move(request), [this, at = base + i](Outputs outputs) {
+          std::lock_guard lock(mutex_);
+          answers_[at] = std::move(outputs);
+          changed_.notify_all();
+        });
+      }
+    });
+  }
+  // The first element of each answer, or its error.
+  std::vector<std::string> Answers() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [&] {
+      return std::all_of(answers_.begin(), answers_.end(), [](auto& a) { return a.has_value(); });
+    }));
+    std::vector<std::string> texts;
+    for (auto& answer : answers_) {
+      if (!answer.has_value()) {
+        texts.push_back("none");
+      } else if (!answer->ok()) {
+        texts.push_back(std::string(answer->status().message()));
+      } else {
+        const Tensor& y = (**answer)[0];
+        texts.push_back(
+            StrCat(ShapeText(y.dims()), " ",
+                   y.dtype() == DataType::kString ? y.strings()[0] : StrCat(y.as<float>()[0])));
+      }
+    }
+    answers_.clear();
+    return texts;
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool hold_ = false;
+  std::vector<std::int64_t> runs_;
+  std::vector<std::optional<Outputs>> answers_;
+  WorkerPool workers_{2};
+  std::unique_ptr<net::EventLoopPool> loops_;
+  std::shared_ptr<Servable> servable_;
+};
+
+BatchingOptions Automatic() {
+  BatchingOptions options;
+  options.automatic = true;
+  options.latency_target = std::chrono::seconds(100);  // a sanitizer's run is no run to measure
+  return options;
+}
+
+// A run tells what runs take; until then a run is one request.
+#define TAKT_WARM_UP()                   \
+  Send({{{Floats({1, 2}, 1)}, "", {}}}); \
+  ASSERT_EQ(Answers()[0], "[1,2] 2");    \
+  runs_.clear()
+
+TEST_F(BatchingTest, AutomaticWhatComesTogetherRunsTogether) {
+  Make(Automatic());
+  TAKT_WARM_UP();
+  Send({{{Floats({1, 2}, 1)}, "", {}},
+        {{Floats({3, 2}, 2)}, "", {}},
+        {{Floats({2, 2}, 3)}, "", {}}});
+  EXPECT_EQ(Answers(), (std::vector<std::string>{"[1,2] 2", "[3,2] 4", "[2,2] 6"}));
+  EXPECT_EQ(runs(), (std::vector<std::int64_t>{6}));
+}
+
+TEST_F(BatchingTest, AutomaticALoneRequestIsNeitherPaddedNorKept) {
+  Make(Automatic());
+  TAKT_WARM_UP();
+  for (int i = 0; i < 3; ++i) {
+    Send({{{Floats({1, 2}, 1)}, "", {}}});
+    EXPECT_EQ(Answers()[0], "[1,2] 2");
+  }
+  EXPECT_EQ(runs(), (std::vector<std::int64_t>{1, 1, 1}));
+}
+
+TEST_F(BatchingTest, AutomaticEachShapeHasItsOwnBatch) {
+  Make(Automatic());
+  TAKT_WARM_UP();
+  Send({{{Floats({1, 2}, 1)}, "", {}},
+        {{Floats({1, 3}, 2)}, "", {}},
+        {{Floats({1, 2}, 3)}, "", {}},
+        {{Floats({2}, 4)}, "", {}},
+        {{Floats({0, 2}, 0)}, "", {}}});
+  const auto answers = Answers();
+  EXPECT_EQ(answers[0], "[1,2] 2");
+  EXPECT_EQ(answers[1], "[1,3] 4");
+  EXPECT_EQ(answers[2], "[1,2] 6");
+  EXPECT_EQ(answers[3], "[2] 8");
+  auto seen = runs();
+  std::sort(seen.begin(), seen.end());
+  EXPECT_EQ(seen, (std::vector<std::int64_t>{0, 1, 2, 2}));
+}
+
+TEST_F(BatchingTest, OneRequestsValuesFailNoOthers) {
+  Make(Automatic());
+  TAKT_WARM_UP();
+  Send({{{Floats({1, 2}, 1)}, "", {}},
+        {{Floats({1, 2}, std::nanf(""))}, "", {}},
+        {{Floats({1, 2}, 3)}, "", {}}});
+  EXPECT_EQ(Answers(), (std::vector<std::string>{"[1,2] 2", "not a number", "[1,2] 6"}));
+}
+
+TEST_F(BatchingTest, OutputsThatAreNotByRowsAreFoundOut) {
+  Make(Automatic());
+  TAKT_WARM_UP();
+  for (int round = 0; round < 2; ++round) {
+    Send({{{Floats({1, 2}, 1)}, "sum", {}}, {{Floats({2, 2}, 1)}, "sum", {}}});
+    EXPECT_EQ(Answers(), (std::vector<std::string>{"[] 2", "[] 4"}));
+  }
+}
+
+TEST_F(BatchingTest, StringsBatchToo) {
+  Make(Automatic());
+  TAKT_WARM_UP();
+  Send({{{Tensor::FromStrings({1}, {"warm"})}, "text", {}}});
+  Answers();
+  runs_.clear();
+  Send({{{Tensor::FromStrings({2}, {"a", "b"})}, "text", {}},
+        {{Tensor::FromStrings({1}, {"c"})}, "text", {}}});
+  EXPECT_EQ(Answers(), (std::vector<std::string>{"[2] a", "[1] c"}));
+  EXPECT_EQ(runs(), (std::vector<std::int64_t>{3}));
+}
+
+TEST_F(BatchingTest, AutomaticBatchesGrowWhileWorkersAreBusy) {
+  Make(Automatic());
+  // Never run before, so runs are taken to be long and go to the two workers.
+  Hold();
+  Send({{{Floats({1, 2}, 1)}, "", {}}});
+  WaitForRuns(1);
+  Send({{{Floats({1, 2}, 1)}, "", {}}});
+  WaitForRuns(2);
+  for (int i = 0; i < 3; ++i) Send({{{Floats({1, 2}, 1)}, "", {}}});
+  Release();
+  EXPECT_EQ(Answers().size(), 5U);
+  std::int64_t rows = 0;
+  for (std::int64_t r : runs()) rows += r;
+  EXPECT_EQ(rows, 5);
+}
+
+TEST_F(BatchingTest, WhatHasExpiredIsNotRun) {
+  BatchingOptions options;
+  options.max_batch_size = 4;
+  options.num_batch_threads = 1;
+  Make(options);
+  Hold();
+  Send({{{Floats({1, 2}, 1)}, "", {}}});
+  WaitForRuns(1);
+  Send(
+      {{{Floats({1, 2}, 2)}, "", std::chrono::steady_clock::now()}, {{Floats({1, 2}, 3)}, "", {}}});
+  Release();
+  EXPECT_EQ(Answers(),
+            (std::vector<std::string>{
+                "[1,2] 2", "Run() timeout exceeded while waiting in batching queue", "[1,2] 6"}));
+  EXPECT_EQ(runs(), (std::vector<std::int64_t>{1, 1}));
+}
+
+TEST_F(BatchingTest, ParametersAFullBatchRunsAtOnceAndAPartialOneAfterItsTime) {
+  BatchingOptions options;
+  options.max_batch_size = 4;
+  options.batch_timeout = std::chrono::hours(1);
+  Make(options);
+  Send({{{Floats({1, 2}, 1)}, "", {}}, {{Floats({1, 2}, 2)}, "", {}}});
+  Send({{{Floats({2, 2}, 3)}, "", {}}});
+  EXPECT_EQ(Answers(), (std::vector<std::string>{"[1,2] 2", "[1,2] 4", "[2,2] 6"}));
+  EXPECT_EQ(runs(), (std::vector<std::int64_t>{4}));
+
+  runs_.clear();
+  options.batch_timeout = std::chrono::milliseconds(20);
+  Make(options);
+  Send({{{Floats({1, 2}, 1)}, "", {}}, {{Floats({1, 2}, 2)}, "", {}}});
+  EXPECT_EQ(Answers().size(), 2U);
+  EXPECT_EQ(runs(), (std::vector<std::int64_t>{2}));
+}
+
+TEST_F(BatchingTest, ParametersAllowedSizesPad) {
+  BatchingOptions options;
+  options.max_batch_size = 8;
+  options.allowed_batch_sizes = {4, 8};
+  options.batch_timeout = std::chrono::milliseconds(1);
+  Make(options);
+  Send({{{Floats({3, 2}, 1)}, "", {}}, {{Floats({2, 2}, 2)}, "", {}}});
+  EXPECT_EQ(Answers(), (std::vector<std::string>{"[3,2] 2", "[2,2] 4"}));
+  EXPECT_EQ(runs(), (std::vector<std::int64_t>{8}));
+}
+
+TEST_F(BatchingTest, ParametersAFullQueueAndATooLargeRequestAreRefused) {
+  BatchingOptions options;
+  options.max_batch_size = 2;
+  options.max_enqueued_batches = 1;
+  options.num_batch_threads = 1;
+  Make(options);
+  Hold();
+  Send({{{Floats({2, 2}, 1)}, "", {}}});
+  WaitForRuns(1);
+  Send({{{Floats({2, 2}, 2)}, "", {}},
+        {{Floats({1, 2}, 3)}, "", {}},
+        {{Floats({3, 2}, 4)}, "", {}}});
+  Release();
+  EXPECT_EQ(Answers(),
+            (std::vector<std::string>{
+                "[2,2] 2", "[2,2] 4",
+                "The batch scheduling queue to which this task was submitted is full; currently 1 "
+                "batches enqueued and max_enqueued_batches is 1",
+                "Task size 3 is larger than maximum input batch size 2"}));
+}
+
+TEST(BatchingOptions, AreChecked) {
+  struct Case {
+    std::function<void(BatchingOptions&)> change;
+    std::string message;
+  };
+  for (const Case& c : std::initializer_list<Case>{
+           {[](BatchingOptions&) {}, ""},
+           {[](BatchingOptions& o) {
+              o.allowed_batch_sizes = {2, 4, 1000};
+            },
+            ""},
+           {[](BatchingOptions& o) { o.max_batch_size = 0; },
+            "max_batch_size must be positive; was 0"},
+           {[](BatchingOptions& o) { o.batch_timeout = std::chrono::microseconds(-1); },
+            "batch_timeout_micros must be non-negative; was -1"},
+           {[](BatchingOptions& o) { o.max_enqueued_batches = 0; },
+            "max_enqueued_batches must be positive; was 0"},
+           {[](BatchingOptions& o) {
+              o.allowed_batch_sizes = {4, 2, 1000};
+            },
+            "allowed_batch_sizes entries must be positive and monotonically increasing"},
+           {[](BatchingOptions& o) {
+              o.allowed_batch_sizes = {2, 4};
+            },
+            "Last entry in allowed_batch_sizes must match max_batch_size; last entry was 4; "
+            "expected 1000"}}) {
+    BatchingOptions options;
+    c.change(options);
+    EXPECT_EQ(Validate(options).message(), c.message);
+  }
+}
+
+}  // namespace
+}  // namespace takt::serving
