@@ -51,8 +51,10 @@ class Completer {
   Completer(Node& root, const LoadOptions& options, Report& report)
       : root_(root), options_(options), report_(report) {}
 
-  Placement Run() {
-    root_.Set("name", Node::String(options_.project_name, root_.mark));
+  Completed Run() {
+    root_.Erase("name");
+    root_.entries.insert(root_.entries.begin(),
+                         {"name", root_.mark, Node::String(options_.project_name, root_.mark)});
     for (const std::string_view group : {"networks", "volumes", "secrets", "configs"}) {
       CompleteResources(group);
     }
@@ -73,7 +75,7 @@ class Completer {
       }
       CheckCycles(*services);
     }
-    return std::move(placement_);
+    return std::move(completed_);
   }
 
  private:
@@ -112,7 +114,9 @@ class Completer {
       } else {
         CheckContent(resource, external, group, path);
       }
-      if (resource.Text("name").empty()) {
+      if (!resource.Text("name").empty()) {
+        if (group == "volumes") completed_.named_volumes.insert(entry.key);
+      } else {
         resource.Set("name", Node::String(external ? entry.key
                                                    : StrCat(options_.project_name, "_", entry.key),
                                           entry.mark));
@@ -315,7 +319,7 @@ class Completer {
       return true;
     });
     if (environment->entries.empty()) service.Erase("environment");
-    if (!directives.empty()) placement_[name] = std::move(directives);
+    if (!directives.empty()) completed_.placement[name] = std::move(directives);
   }
 
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadPairs(
@@ -714,7 +718,7 @@ class Completer {
   Node& root_;
   const LoadOptions& options_;
   Report& report_;
-  Placement placement_;
+  Completed completed_;
   std::unordered_set<std::string> names_;  // of the services
 };
 
@@ -745,7 +749,7 @@ absl::StatusOr<std::string> ReadProjectFile(const std::string& path, const LoadO
   return ReadFile(clean, kMaxTemplateBytes);
 }
 
-Placement Complete(Node& root, const LoadOptions& options, Report& report) {
+Completed Complete(Node& root, const LoadOptions& options, Report& report) {
   return Completer(root, options, report).Run();
 }
 

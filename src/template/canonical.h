@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,12 +20,17 @@ bool IsVersion1(const Node& root);
 // names.
 void FromVersion1(Node& root);
 
-// Placement directives (constraint:..., affinity:..., reschedule:...) by service, as written.
-using Placement = std::map<std::string, std::vector<Node>>;
+// What the canonical form itself has no place for.
+struct Completed {
+  // Placement directives (constraint:..., affinity:..., reschedule:...) by service, as written.
+  std::map<std::string, std::vector<Node>> placement;
+  // Volumes to which the file gives a name beside their key.
+  std::set<std::string> named_volumes;
+};
 
 // Completes `root`, which CheckAndConvert has been through without an error. Placement directives
-// are taken out of the environments and returned.
-Placement Complete(Node& root, const LoadOptions& options, Report& report);
+// are taken out of the environments.
+Completed Complete(Node& root, const LoadOptions& options, Report& report);
 
 // The path that `path` means in a template: ~ is the home directory, what is relative starts at
 // the project's directory.

@@ -7,8 +7,10 @@
 #include "template/canonical.h"
 #include "template/interpolate.h"
 #include "template/merge.h"
+#include "template/parameters.h"
 #include "template/report.h"
 #include "template/schema.h"
+#include "template/spec.h"
 #include "template/yaml.h"
 
 namespace takt::templates {
@@ -102,13 +104,12 @@ LoadResult LoadTemplate(std::string_view text, const LoadOptions& given) {
 
   std::vector<Node> documents = ParseYaml(text, report);
   if (report.has_error()) return result;
-  std::string own_name;
-  for (const Node& document : documents) own_name = document.Text("name");
   if (options.project_name.empty()) options.project_name = kDefaultName;
 
   Interpolator interpolator(text, options.values, options.project_name, report);
   for (Node& document : documents) interpolator.Apply(document);
   result.parameters = interpolator.TakeParameters();
+  for (Parameter& parameter : result.parameters) parameter.type = GuessType(parameter);
 
   Node root = MergeDocuments(std::move(documents), report);
   if (root.is_null() && !report.has_error()) {
@@ -129,8 +130,11 @@ LoadResult LoadTemplate(std::string_view text, const LoadOptions& given) {
   CheckAndConvert(root, report);
   if (report.has_error()) return result;
   root.Erase("version");
-  Complete(root, options, report);
+  const std::string own_name(root.Text("name"));
+  const Completed completed = Complete(root, options, report);
   if (report.has_error()) return result;
+  result.spec = BuildSpec(root, completed, options, report);
+  result.spec.name = own_name;
   result.canonical_json = ToJson(root);
   return result;
 }
