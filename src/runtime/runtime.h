@@ -152,7 +152,12 @@ struct ImageInfo {
   std::string name;    // as asked
   std::string digest;  // what exactly will run
   std::string role;    // "training", "serving", "client" or "" where nobody said
+  // Where one image holds programs of several roles: a program as commands name it, in lower case
+  // -> its role.
+  std::map<std::string, std::string> program_roles;
 };
+// What a service does that runs this command (entrypoint and command in one) of the image.
+std::string RoleOf(const ImageInfo& image, const std::vector<std::string>& command);
 
 class Runtime {
  public:

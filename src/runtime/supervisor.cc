@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "absl/strings/ascii.h"
 #include "base/ids.h"
 #include "base/text.h"
 
@@ -55,6 +56,14 @@ bool IsCurrent(const ServiceRecord& service, const InstanceRecord& i) {
 bool Succeeded(const InstanceStatus& status) { return status.exit_code == 0; }
 
 }  // namespace
+
+std::string RoleOf(const ImageInfo& image, const std::vector<std::string>& command) {
+  if (!command.empty()) {
+    const auto it = image.program_roles.find(absl::AsciiStrToLower(command.front()));
+    if (it != image.program_roles.end()) return it->second;
+  }
+  return image.role;
+}
 
 milliseconds BackOff(int restarts_in_a_row) {
   milliseconds wait{100};
