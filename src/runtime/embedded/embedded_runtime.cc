@@ -712,8 +712,11 @@ class Embedded final : public EmbeddedRuntime {
                                            std::size_t lines) override {
     return supervisor().TailCursor(instance, lines);
   }
-  void SetListener(std::function<void(const std::string&)> listener) override {
+  void SetListener(std::function<void()> listener) override {
     supervisor().SetListener(std::move(listener));
+  }
+  void SetLogListener(std::function<void(const std::string&)> listener) override {
+    supervisor().SetLogListener(std::move(listener));
   }
   ImageCatalogue& images() override { return processes_.images(); }
 
