@@ -11,7 +11,7 @@ set(TAKT_ALLOWED_logs base net runtime)
 set(TAKT_ALLOWED_metrics base net runtime)
 set(TAKT_ALLOWED_learning base)
 set(TAKT_ALLOWED_serving base net)
-set(TAKT_ALLOWED_load base)
+set(TAKT_ALLOWED_load base net)
 set(TAKT_ALLOWED_line base net template runtime storage logs metrics learning)
 set(TAKT_ALLOWED_api base net template runtime storage logs metrics learning line)
 

@@ -79,8 +79,13 @@ void RunCost::Record(std::int64_t rows, std::chrono::nanoseconds took) {
   if (rows < 1) return;
   auto& mean = mean_ns_[std::min(BucketOf(rows), mean_ns_.size() - 1)];
   const std::int64_t old = mean.load(std::memory_order_relaxed);
-  // The first run of all prepares much: what follows counts from the second on.
-  const std::int64_t next = old == 0 ? took.count() : old + (took.count() - old) / 4;
+  // A single run that was interrupted (by the system, by another load) says little: up goes slowly,
+  // down quickly.
+  std::int64_t next = took.count();
+  if (old != 0) {
+    const std::int64_t change = next - old;
+    next = old + (change > 0 ? std::min(change, old) / 8 : change / 4);
+  }
   mean.store(std::max<std::int64_t>(next, 1), std::memory_order_relaxed);
 }
 
