@@ -84,11 +84,13 @@ class EmbeddedHarness final : public ConformanceHarness {
     auto opened = EmbeddedRuntime::Open(options_, clock_);
     ASSERT_TRUE(opened.ok()) << opened.status();
     runtime_ = *std::move(opened);
-    runtime_->SetListener([this](const std::string&) {
+    const auto notice = [this] {
       std::lock_guard lock(mutex_);
       ++changes_;
       changed_.notify_all();
-    });
+    };
+    runtime_->SetListener(notice);
+    runtime_->SetLogListener([notice](const std::string&) { notice(); });
   }
   void Close() { runtime_.reset(); }
   EmbeddedOptions& options() { return options_; }
