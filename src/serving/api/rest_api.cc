@@ -1,0 +1,357 @@
+#include "serving/api/rest_api.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "absl/strings/match.h"
+#include "serving/api/compression.h"
+#include "serving/api/json.h"
+#include "serving/api/rest_codec.h"
+#include "serving/api/tensor_proto.h"
+
+namespace takt::serving {
+namespace {
+
+namespace tfs = tensorflow::serving;
+using SteadyClock = std::chrono::steady_clock;
+
+int HexValue(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// %41 -> A; what is no escape stays.
+std::string UrlDecoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '%' && i + 2 < text.size() && HexValue(text[i + 1]) >= 0 &&
+        HexValue(text[i + 2]) >= 0) {
+      out.push_back(static_cast<char>(HexValue(text[i + 1]) * 16 + HexValue(text[i + 2])));
+      i += 2;
+    } else {
+      out.push_back(text[i]);
+    }
+  }
+  return out;
+}
+
+// Takes `prefix` off the front of `text`, whatever the case of its letters.
+bool TakePrefix(std::string_view prefix, std::string_view* text) {
+  if (!absl::StartsWithIgnoreCase(ToAbsl(*text), ToAbsl(prefix))) return false;
+  text->remove_prefix(prefix.size());
+  return true;
+}
+
+// The longest front of `text` without '/' or ':'.
+std::string_view TakeSegment(std::string_view* text) {
+  const std::string_view segment = text->substr(0, text->find_first_of("/:"));
+  text->remove_prefix(segment.size());
+  return segment;
+}
+
+bool IsDigits(std::string_view text) {
+  return !text.empty() &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+// "/versions/N" or "/labels/L" at the front, if one of them is there and well-formed.
+void TakeVersion(std::string_view* rest, RestRoute* route) {
+  std::string_view after = *rest;
+  if (TakePrefix("/versions/", &after)) {
+    const std::string_view digits = TakeSegment(&after);
+    if (!IsDigits(digits)) return;
+    route->version = std::string(digits);
+    *rest = after;
+  } else if (TakePrefix("/labels/", &after)) {
+    const std::string_view label = TakeSegment(&after);
+    if (label.empty()) return;
+    route->label = std::string(label);
+    *rest = after;
+  }
+}
+
+absl::StatusOr<tfs::ModelSpec> SpecOf(const RestRoute& route) {
+  tfs::ModelSpec spec;
+  spec.set_name(UrlDecoded(route.model));
+  if (!route.version.empty()) {
+    std::int64_t version = 0;
+    const char* end = route.version.data() + route.version.size();
+    if (std::from_chars(route.version.data(), end, version).ec != std::errc()) {
+      return absl::InvalidArgumentError(
+          StrCat("Failed to convert version: ", route.version, " to numeric."));
+    }
+    spec.mutable_version()->set_value(version);
+  } else if (!route.label.empty()) {
+    spec.set_version_label(UrlDecoded(route.label));
+  }
+  return spec;
+}
+
+absl::StatusOr<std::string> MessageJson(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  options.always_print_primitive_fields = true;
+  options.preserve_proto_field_names = true;
+  std::string json;
+  const auto status = google::protobuf::util::MessageToJsonString(message, &json, options);
+  if (!status.ok()) {
+    return absl::InternalError(
+        StrCat("Failed to convert proto to json. Error: ", status.ToString()));
+  }
+  return json;
+}
+
+bool AcceptsGzip(const net::HttpRequest& request) {
+  return request.Header("accept-encoding").find("gzip") != std::string_view::npos;
+}
+
+// One request on its way to its answer: shared by the callbacks that finish it.
+struct Exchange {
+  Exchange(ServingContext& in, const RestOptions& with, std::shared_ptr<net::HttpResponder> to)
+      : context(in), options(with), responder(std::move(to)) {}
+
+  ServingContext& context;
+  const RestOptions& options;
+  std::shared_ptr<net::HttpResponder> responder;
+  bool gzip = false;
+  bool cors = false;
+  SteadyClock::time_point begin = SteadyClock::now();
+  // For metrics; empty `api` = not counted.
+  std::string_view api;
+  std::string model;
+  std::int64_t version = 0;
+  std::string signature;
+
+  Deadline deadline() const { return begin + options.timeout; }
+
+  void Count(absl::StatusCode code) const {
+    if (api.empty()) return;
+    RequestSample sample;
+    sample.model = model;
+    sample.version = version;
+    sample.signature = signature;
+    sample.api = api;
+    sample.entrypoint = "REST";
+    sample.code = code;
+    sample.latency = SteadyClock::now() - begin;
+    context.metrics.Record(sample);
+  }
+
+  void SendBody(int status, std::string body, std::string content_type = "application/json") const {
+    net::HttpResponse response;
+    response.status = status;
+    response.content_type = std::move(content_type);
+    if (cors) {
+      response.headers.emplace_back("Access-Control-Allow-Origin", "*");
+    }
+    if (gzip && body.size() >= kMinDeflatedAnswerBytes) {
+      body = Gzip(body);
+      response.headers.emplace_back("Content-Encoding", "gzip");
+      response.headers.emplace_back("Vary", "Accept-Encoding");
+    }
+    response.body = std::move(body);
+    responder->Send(std::move(response));
+  }
+
+  void Finish(const absl::StatusOr<std::string>& answer) const {
+    Count(answer.status().code());
+    if (answer.ok()) {
+      SendBody(200, *answer);
+    } else {
+      SendBody(HttpStatusFor(answer.status().code()), JsonError(ToStd(answer.status().message())));
+    }
+  }
+};
+using ExchangePtr = std::shared_ptr<Exchange>;
+
+void LogPredict(ServingContext& context, const Servable& servable, const Signature& signature,
+                const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs) {
+  tfs::PredictionLog log;
+  auto* request = log.mutable_predict_log()->mutable_request();
+  auto* response = log.mutable_predict_log()->mutable_response();
+  *request->mutable_model_spec() = EchoSpec(servable, signature.name());
+  *response->mutable_model_spec() = request->model_spec();
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    (*request->mutable_inputs())[signature.inputs()[i].alias] = TensorToProto(inputs[i]);
+  }
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    (*response->mutable_outputs())[signature.outputs()[i].alias] = TensorToProto(outputs[i]);
+  }
+  context.request_log.Add(servable.name(), servable.version(), std::move(log));
+}
+
+void Predict(const ExchangePtr& exchange, const tfs::ModelSpec& spec, std::string_view body) {
+  const absl::StatusOr<JsonDocument> document = JsonDocument::Parse(body);
+  if (!document.ok()) return exchange->Finish(document.status());
+  const absl::StatusOr<std::string> name = RestSignatureName(*document);
+  if (!name.ok()) return exchange->Finish(name.status());
+  exchange->signature = *name;
+  absl::StatusOr<std::shared_ptr<Servable>> found =
+      FindServable(*exchange->context.directory.Get(), spec);
+  if (!found.ok()) return exchange->Finish(found.status());
+  const std::shared_ptr<Servable> servable = *std::move(found);
+  exchange->version = servable->version();
+  const Signature* signature = servable->FindSignature(*name);
+  if (signature == nullptr) {
+    return exchange->Finish(absl::InvalidArgumentError(
+        StrCat("Serving signature name: \"", name->empty() ? kDefaultSignatureName : *name,
+               "\" not found in signature def")));
+  }
+  absl::StatusOr<RestInputs> inputs = RestPredictInputs(*document, signature->inputs(), *name);
+  if (!inputs.ok()) return exchange->Finish(inputs.status());
+  RunRequest run;
+  run.signature = signature;
+  run.inputs = std::move(inputs->tensors);
+  run.deadline = exchange->deadline();
+  std::vector<Tensor> logged;
+  if (exchange->context.request_log.Wants(servable->name())) logged = run.inputs;
+  servable->Run(std::move(run),
+                [exchange, servable, signature, format = inputs->format,
+                 logged = std::move(logged)](absl::StatusOr<std::vector<Tensor>> outputs) {
+                  if (!outputs.ok()) return exchange->Finish(outputs.status());
+                  exchange->Finish(RestPredictAnswer(signature->outputs(), *outputs, format));
+                  if (!logged.empty())
+                    LogPredict(exchange->context, *servable, *signature, logged, *outputs);
+                });
+}
+
+template <typename Result, typename Run, typename Write>
+void Examples(const ExchangePtr& exchange, const tfs::ModelSpec& spec, std::string_view body,
+              const Run& run, const Write& write) {
+  const absl::StatusOr<JsonDocument> document = JsonDocument::Parse(body);
+  if (!document.ok()) return exchange->Finish(document.status());
+  const absl::StatusOr<std::string> name = RestSignatureName(*document);
+  if (!name.ok()) return exchange->Finish(name.status());
+  exchange->signature = *name;
+  const absl::StatusOr<tfs::Input> input = RestExamples(*document);
+  if (!input.ok()) return exchange->Finish(input.status());
+  absl::StatusOr<std::shared_ptr<Servable>> found =
+      FindServable(*exchange->context.directory.Get(), spec);
+  if (!found.ok()) return exchange->Finish(found.status());
+  exchange->version = (*found)->version();
+  run(*std::move(found), *name, *input, exchange->context.inference, exchange->deadline(),
+      [exchange, write](absl::StatusOr<Result> result) {
+        if (!result.ok()) return exchange->Finish(result.status());
+        exchange->Finish(write(*result));
+      });
+}
+
+absl::StatusOr<std::string> StatusJson(ServingContext& context, const tfs::ModelSpec& spec) {
+  TAKT_ASSIGN_OR_RETURN(const tfs::GetModelStatusResponse response, GetModelStatus(context, spec));
+  return MessageJson(response);
+}
+
+absl::StatusOr<std::string> MetadataJson(ServingContext& context, const tfs::ModelSpec& spec) {
+  TAKT_ASSIGN_OR_RETURN(const std::shared_ptr<Servable> servable,
+                        FindServable(*context.directory.Get(), spec));
+  TAKT_ASSIGN_OR_RETURN(const tfs::SignatureDefMap map, SignatureDefs(*servable));
+  tfs::ModelSpec resolved;
+  resolved.set_name(servable->name());
+  resolved.mutable_version()->set_value(servable->version());
+  TAKT_ASSIGN_OR_RETURN(const std::string spec_json, MessageJson(resolved));
+  TAKT_ASSIGN_OR_RETURN(const std::string map_json, MessageJson(map));
+  return StrCat("{\n\"model_spec\":", spec_json, ",\n\"metadata\": {\"signature_def\": ", map_json,
+                "}\n}\n");
+}
+
+}  // namespace
+
+RestRoute RouteRest(std::string_view method, std::string_view target) {
+  RestRoute route;
+  std::string_view rest = target;
+  if (!TakePrefix("/v1/models", &rest)) return route;
+  if (method == "POST") {
+    if (rest.empty() || rest.front() != '/') return route;
+    rest.remove_prefix(1);
+    const std::string_view model = TakeSegment(&rest);
+    TakeVersion(&rest, &route);
+    if (model.empty() || rest.empty() || rest.front() != ':') return route;
+    rest.remove_prefix(1);
+    // The verb alone keeps its case, as in the original.
+    if (rest == "predict") route.kind = RestRoute::Kind::kPredict;
+    if (rest == "classify") route.kind = RestRoute::Kind::kClassify;
+    if (rest == "regress") route.kind = RestRoute::Kind::kRegress;
+    route.model = std::string(model);
+    return route;
+  }
+  if (method != "GET") return route;
+  if (rest.size() > 1 && rest.front() == '/' && rest[1] != '/' && rest[1] != ':') {
+    rest.remove_prefix(1);
+    route.model = std::string(TakeSegment(&rest));
+  }
+  TakeVersion(&rest, &route);
+  if (rest.empty()) {
+    route.kind = RestRoute::Kind::kStatus;
+  } else if (absl::EqualsIgnoreCase(ToAbsl(rest), "/metadata")) {
+    route.kind = rest == "/metadata" ? RestRoute::Kind::kMetadata : RestRoute::Kind::kStatus;
+  }
+  return route;
+}
+
+RestApi::RestApi(RestOptions options, ServingContext& context)
+    : options_(std::move(options)), context_(context) {}
+
+void RestApi::Handle(net::HttpRequest request, std::shared_ptr<net::HttpResponder> responder) {
+  auto exchange = std::make_shared<Exchange>(context_, options_, std::move(responder));
+  exchange->gzip = AcceptsGzip(request);
+  exchange->cors = options_.cors && !request.Header("origin").empty();
+  if (options_.cors && request.method == "OPTIONS") {
+    net::HttpResponse response;
+    response.headers = {{"Access-Control-Allow-Origin", "*"},
+                        {"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
+                        {"Access-Control-Allow-Headers", "Content-Type, Content-Encoding"}};
+    return exchange->responder->Send(std::move(response));
+  }
+  if (options_.prometheus && request.path == options_.prometheus_path) {
+    return exchange->SendBody(200, context_.metrics.Expose(), "text/plain");
+  }
+  std::string_view target = request.target;
+  if (!TakePrefix("/v1/", &target)) {
+    return exchange->SendBody(404, JsonError(StrCat("Not found: ", request.path)));
+  }
+
+  const RestRoute route = RouteRest(request.method, request.target);
+  if (route.kind == RestRoute::Kind::kMalformed) {
+    return exchange->Finish(absl::InvalidArgumentError(
+        StrCat("Malformed request: ", request.method, " ", request.target)));
+  }
+  const absl::StatusOr<tfs::ModelSpec> spec = SpecOf(route);
+  if (!spec.ok()) return exchange->Finish(spec.status());
+  std::string body = std::move(request.body);
+  if (request.Header("content-encoding") == "gzip") {
+    absl::StatusOr<std::string> inflated = Gunzip(body, kMaxInflatedBodyBytes);
+    if (!inflated.ok()) return exchange->Finish(inflated.status());
+    body = *std::move(inflated);
+  }
+  exchange->model = spec->name();
+  switch (route.kind) {
+    case RestRoute::Kind::kPredict:
+      exchange->api = "predict";
+      return Predict(exchange, *spec, body);
+    case RestRoute::Kind::kClassify:
+      exchange->api = "classify";
+      return Examples<tfs::ClassificationResult>(exchange, *spec, body, RunClassify,
+                                                 RestClassifyAnswer);
+    case RestRoute::Kind::kRegress:
+      exchange->api = "regress";
+      return Examples<tfs::RegressionResult>(exchange, *spec, body, RunRegress, RestRegressAnswer);
+    case RestRoute::Kind::kStatus:
+      if (route.model.empty()) {
+        return exchange->Finish(absl::InvalidArgumentError("Missing model name in request."));
+      }
+      return exchange->Finish(StatusJson(context_, *spec));
+    case RestRoute::Kind::kMetadata:
+      if (route.model.empty()) {
+        return exchange->Finish(absl::InvalidArgumentError("Missing model name in request."));
+      }
+      return exchange->Finish(MetadataJson(context_, *spec));
+    case RestRoute::Kind::kMalformed:
+      return;
+  }
+}
+
+}  // namespace takt::serving

@@ -1,0 +1,41 @@
+# The model server around its request path: lifecycle, configuration, REST and the other calls.
+set(TAKT_SERVING_PROTO_DIR ${CMAKE_BINARY_DIR}/serving_protos)
+set(takt_serving_proto_sources)
+foreach(stem serving/config/serving_files serving/api/health)
+  add_custom_command(
+    OUTPUT ${TAKT_SERVING_PROTO_DIR}/${stem}.pb.cc ${TAKT_SERVING_PROTO_DIR}/${stem}.pb.h
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${TAKT_SERVING_PROTO_DIR}
+    COMMAND ${TAKT_PROTOC} -I${CMAKE_SOURCE_DIR}/src --cpp_out=${TAKT_SERVING_PROTO_DIR}
+            ${CMAKE_SOURCE_DIR}/src/${stem}.proto
+    DEPENDS ${CMAKE_SOURCE_DIR}/src/${stem}.proto VERBATIM)
+  list(APPEND takt_serving_proto_sources ${TAKT_SERVING_PROTO_DIR}/${stem}.pb.cc)
+endforeach()
+add_library(takt_serving_protos STATIC ${takt_serving_proto_sources})
+target_include_directories(takt_serving_protos SYSTEM PUBLIC ${TAKT_SERVING_PROTO_DIR})
+target_compile_options(takt_serving_protos PRIVATE -w -O1)
+target_link_libraries(takt_serving_protos PUBLIC protobuf::libprotobuf)
+
+add_library(takt_serving_edge STATIC
+  api/compression.cc
+  api/context.cc
+  api/grpc_services.cc
+  api/inference.cc
+  api/json.cc
+  api/rest_api.cc
+  api/rest_codec.cc
+  api/tensor_proto.cc
+  config/files.cc
+  config/flags.cc
+  lifecycle/loader.cc
+  lifecycle/manager.cc
+  lifecycle/model_storage.cc
+  lifecycle/version_files.cc
+  lifecycle/version_policy.cc
+  log.cc
+  metrics.cc
+  request_log.cc
+  server.cc)
+target_link_libraries(takt_serving_edge PUBLIC takt_serving takt_serving_protos takt_tf_protos
+                      nlohmann_json::nlohmann_json ZLIB::ZLIB)
+
+takt_test(serving_lifecycle_test SOURCES lifecycle/version_policy_test.cc LIBS takt_serving_edge)

@@ -1,0 +1,238 @@
+"""The model server's life with versions that come, go and break, asked by stock clients."""
+import os, shutil, subprocess, sys, tempfile, threading, time
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness
+from harness import Server, wait_for
+
+ARGS = harness.arguments()
+MODELS = harness.models(ARGS.build)
+HALF = os.path.join(MODELS, 'half')  # version 1: x/2 + 2, version 2: x/2 + 3
+
+
+class Base:
+    """A base path of its own, and a server on it."""
+
+    def __init__(self, *flags, versions=(1,), **kwargs):
+        self.path = tempfile.mkdtemp(prefix='serving_base.')
+        for version in versions:
+            self.publish(version)
+        self.server = Server(ARGS.build, '--model_name=half', f'--model_base_path={self.path}', *flags,
+                             **kwargs)
+
+    def place(self, version):
+        return os.path.join(self.path, f'{version:08d}')
+
+    def publish(self, version, source=None):
+        """All at once: copied beside, then renamed."""
+        staging = os.path.join(self.path, f'tmp-{version}')
+        shutil.copytree(os.path.join(HALF, f'{source or version:08d}'), staging)
+        os.rename(staging, self.place(version))
+
+    def predicts(self, value):
+        return self.server.predict('half', [2.0]) == [value]
+
+    def __enter__(self):
+        self.server.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.server.__exit__(*error)
+        if error[0] is not None:
+            print(self.server.log()[-4000:])
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def test_new_version_is_loaded_beside_the_old_one_and_takes_over():
+    """A second version appears by rename: it serves within a few polls, and the first is unloaded."""
+    with Base() as base:
+        assert base.predicts(3.0)
+        base.publish(2)
+        wait_for('version 2 answers', lambda: base.predicts(4.0))
+        wait_for('version 1 is gone',
+                 lambda: base.server.versions('half') == {1: 'END', 2: 'AVAILABLE'})
+        base.server.wait_for_log('version 2 loaded')
+        base.server.wait_for_log('version 1 unloaded')
+        assert base.server.predict('half', [2.0], version=1) == \
+            'Servable not found for request: Specific(half, 1)'
+
+
+def test_deleting_the_newest_version_rolls_back():
+    """The directory of version 2 goes: version 1 is loaded again before version 2 is unloaded."""
+    with Base(versions=(1, 2)) as base:
+        assert base.predicts(4.0)
+        shutil.rmtree(base.place(2))
+        wait_for('version 1 answers', lambda: base.predicts(3.0))
+        wait_for('version 2 is gone', lambda: base.server.versions('half').get(2) != 'AVAILABLE')
+
+
+def test_half_copied_version_is_not_loaded_until_it_is_whole():
+    """A copy stops in the middle of a shard: version 1 goes on, no load is tried; when the rest comes,
+    version 2 serves."""
+    with Base() as base:
+        shard = 'variables/variables.data-00000-of-00001'
+        shutil.copytree(os.path.join(HALF, '00000002'), base.place(2),
+                        ignore=shutil.ignore_patterns('variables.data*'))
+        whole = open(os.path.join(HALF, '00000002', shard), 'rb').read()
+        with open(os.path.join(base.place(2), shard), 'wb') as f:
+            f.write(whole[:-1])
+        base.server.wait_for_log('version 2 is not complete')
+        wait_for('it shows as START', lambda: base.server.versions('half').get(2) == 'START')
+        assert base.predicts(3.0)
+        with open(os.path.join(base.place(2), shard), 'ab') as f:
+            f.write(whole[-1:])
+        wait_for('version 2 answers', lambda: base.predicts(4.0))
+        assert 'failed to load' not in base.server.log()
+
+
+def test_vanished_base_path_keeps_serving():
+    """The storage goes away and comes back with a new version: not one request fails meanwhile."""
+    with Base() as base:
+        away = base.path + '.away'
+        os.rename(base.path, away)
+        base.server.wait_for_log('keeps serving version 1')
+        assert base.predicts(3.0)
+        assert base.server.versions('half') == {1: 'AVAILABLE'}
+        os.rename(away, base.path)
+        base.server.wait_for_log('is there again')
+        base.publish(2)
+        wait_for('version 2 answers', lambda: base.predicts(4.0))
+
+
+def test_corrupt_shard_fails_its_version_only_and_is_retried_when_it_changes():
+    """A byte of version 2's weights is flipped: its load fails and says so, version 1 goes on; put
+    right, it is loaded at once, long before a retry would be due."""
+    with Base('--load_retry_interval_micros=3600000000') as base:
+        staging = os.path.join(base.path, 'tmp-2')
+        shutil.copytree(os.path.join(HALF, '00000002'), staging)
+        shard = os.path.join(staging, 'variables/variables.data-00000-of-00001')
+        good = open(shard, 'rb').read()
+        with open(shard, 'wb') as f:
+            f.write(good[:1] + bytes([good[1] ^ 0x40]) + good[2:])
+        os.rename(staging, base.place(2))
+        base.server.wait_for_log('version 2 failed to load')
+        assert base.predicts(3.0)
+        assert base.server.versions('half')[2] == 'END'
+        with open(os.path.join(base.place(2), 'variables/variables.data-00000-of-00001'), 'wb') as f:
+            f.write(good)
+        wait_for('version 2 answers', lambda: base.predicts(4.0))
+
+
+def test_start_beside_a_broken_version_serves_the_one_below():
+    """At the start the newest version is damaged: the one below serves at once."""
+    with Base(wait=False, versions=(1,)) as base:
+        os.makedirs(base.place(2))
+        with open(os.path.join(base.place(2), 'saved_model.pb'), 'wb') as f:
+            f.write(b'not a graph')
+        base.server.wait_until_up()
+        wait_for('version 1 answers', lambda: base.predicts(3.0))
+
+
+def test_base_path_that_is_not_there_yet_is_waited_for():
+    """The server starts before the model's directory exists, answers what the original answers for a
+    model without versions, and loads the model when it comes."""
+    path = os.path.join(tempfile.mkdtemp(prefix='serving_base.'), 'later')
+    with Server(ARGS.build, '--model_name=half', f'--model_base_path={path}') as server:
+        assert server.ask('/v1/models/half')[0] == 404
+        assert server.predict('half', [1.0]) == 'Servable not found for request: Latest(half)'
+        shutil.copytree(os.path.join(HALF, '00000001'), os.path.join(path, '1'))
+        wait_for('it answers', lambda: server.predict('half', [2.0]) == [3.0])
+
+
+def test_switch_under_load_fails_no_request():
+    """Eight clients ask without pause, gRPC and REST, while versions change ten times: each answer is
+    one version's or the other's, none is an error."""
+    import grpc
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+    with Base() as base:
+        stop, wrong, counts = threading.Event(), [], [0] * 8
+
+        def by_grpc(i):
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(base.server.channel())
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = 'half'
+            request.inputs['x'].dtype = 1
+            request.inputs['x'].tensor_shape.dim.add(size=1)
+            request.inputs['x'].float_val.append(2.0)
+            while not stop.is_set():
+                try:
+                    value = stub.Predict(request, timeout=20).outputs['y'].float_val[0]
+                    if value not in (3.0, 4.0):
+                        wrong.append(value)
+                except grpc.RpcError as error:
+                    wrong.append(error)
+                counts[i] += 1
+
+        def by_rest(i):
+            while not stop.is_set():
+                answer = base.server.predict('half', [2.0])
+                if answer not in ([3.0], [4.0]):
+                    wrong.append(answer)
+                counts[i] += 1
+
+        threads = [threading.Thread(target=by_grpc if i < 6 else by_rest, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for version in range(2, 12):
+            base.publish(version, source=version % 2 + 1)
+            base.server.wait_for_log(f'version {version} loaded')
+            base.server.wait_for_log(f'version {version - 1} unloaded')
+            shutil.rmtree(base.place(version - 1))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not wrong, wrong[:3]
+        assert min(counts) > 0, counts
+
+
+def test_sigterm_ends_requests_in_flight_and_exits_with_zero():
+    """SIGTERM arrives while clients ask: what the server took is answered, nothing hangs, the exit
+    status is zero, and what comes later is refused at the socket."""
+    import grpc
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+    with Base() as base:
+        channel = base.server.channel()
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = 'half'
+        request.inputs['x'].dtype = 1
+        request.inputs['x'].tensor_shape.dim.add(size=1)
+        request.inputs['x'].float_val.append(2.0)
+        stub.Predict(request, timeout=20)
+        answers = [stub.Predict.future(request, timeout=20) for _ in range(200)]
+        answers[0].result()
+        assert base.server.terminate() == 0
+        codes = set()
+        for answer in answers:
+            code = answer.code()
+            codes.add(code)
+            assert code in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE), code
+        assert grpc.StatusCode.OK in codes
+        base.server.wait_for_log('no request was cut off')
+
+
+def test_expired_deadline_is_answered_as_such():
+    """A call arrives with its deadline already past: DEADLINE_EXCEEDED; the same call with
+    time left is answered."""
+    from tensorflow_serving.apis import predict_pb2
+    with Base() as base:
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = 'half'
+        request.inputs['x'].dtype = 1
+        request.inputs['x'].tensor_shape.dim.add(size=1)
+        request.inputs['x'].float_val.append(2.0)
+        body = request.SerializeToString()
+        message = os.path.join(base.path, 'message')
+        with open(message, 'wb') as f:
+            f.write(b'\0' + len(body).to_bytes(4, 'big') + body)
+
+        def call(timeout):
+            return subprocess.run(
+                ['nghttp', '-v', '-d', message, '-H', ':method: POST', '-H', 'te: trailers',
+                 '-H', 'content-type: application/grpc', '-H', f'grpc-timeout: {timeout}',
+                 f'http://127.0.0.1:{base.server.grpc}/tensorflow.serving.PredictionService/Predict'],
+                capture_output=True, text=True, errors='replace', timeout=30).stdout
+        assert 'grpc-status: 0' in call('20S')
+        assert 'grpc-status: 4' in call('1n')
+
+
+harness.run([f for name, f in list(globals().items()) if name.startswith('test_')])
