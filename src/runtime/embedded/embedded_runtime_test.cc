@@ -142,5 +142,45 @@ INSTANTIATE_TEST_SUITE_P(
         RuntimeUnderTest{"translated", [] { return std::make_unique<EmbeddedHarness>(true); }}),
     [](const auto& info) { return info.param.name; });
 
+// A variable of the daemon's environment reaches the instances whose image asks for it, and the
+// directory that it names can be read there, wherever it lies.
+TEST(Inherit, AVariableAndTheDirectoryThatItNames) {
+  TempDir digits;  // below /tmp, of which instances have one of their own
+  ASSERT_EQ(WriteFileAtomic(JoinPath(digits.path(), "file"), "content"), absl::OkStatus());
+  ASSERT_EQ(setenv("TAKT_TEST_DIRECTORY", digits.path().c_str(), 1), 0);
+  for (const bool translate : {false, true}) {
+    EmbeddedHarness harness(translate);
+    ASSERT_EQ(WriteFileAtomic(JoinPath(harness.data_dir(), "images.json"),
+                              R"({"images": [{"names": ["asks"], "root": "host",
+                                  "inherit": ["TAKT_TEST_DIRECTORY", "TAKT_TEST_UNSET"]}]})"),
+              absl::OkStatus());
+    const std::string script =
+        "cat $TAKT_TEST_DIRECTORY/file 2>/dev/null; echo \" ${TAKT_TEST_DIRECTORY-none} "
+        "${TAKT_TEST_UNSET-unset}\"";
+    for (const std::string image : {"asks", "takt/host"}) {
+      ServiceSpec spec = harness.Shell(image == "asks" ? "asks" : "other", script);
+      spec.image = image;
+      ASSERT_EQ(harness.runtime().Deploy(spec), absl::OkStatus());
+      std::vector<LogLine> lines;
+      ASSERT_TRUE(harness.Eventually([&] {
+        const auto observed = harness.runtime().Observe();
+        for (const ServiceStatus& service : *observed) {
+          if (service.service != spec.service) continue;
+          for (const InstanceStatus& instance : service.instances) {
+            if (instance.state != InstanceState::kExited) continue;
+            lines = *harness.runtime().ReadLog(instance.id, 0, 10);
+            return true;
+          }
+        }
+        return false;
+      }));
+      ASSERT_FALSE(lines.empty());
+      EXPECT_EQ(lines.back().text,
+                image == "asks" ? "content " + digits.path() + " unset" : " none unset");
+    }
+  }
+  unsetenv("TAKT_TEST_DIRECTORY");
+}
+
 }  // namespace
 }  // namespace takt::runtime

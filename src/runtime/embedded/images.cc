@@ -58,8 +58,8 @@ class EntryReader {
   absl::StatusOr<Image> Read() {
     if (!json_.is_object()) return Wrong("", "an object", json_);
     static const std::vector<std::string_view> kKeys = {
-        "names",      "role",    "root",        "programs",    "path", "mounts",
-        "entrypoint", "command", "environment", "working_dir", "user"};
+        "names",      "role",    "root",        "programs", "path",        "mounts",
+        "entrypoint", "command", "environment", "inherit",  "working_dir", "user"};
     for (const auto& [key, value] : json_.items()) {
       if (std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end()) continue;
       const auto near = NearMiss(key, kKeys);
@@ -81,6 +81,8 @@ class EntryReader {
     TAKT_ASSIGN_OR_RETURN(image.entrypoint, Texts("entrypoint"));
     TAKT_ASSIGN_OR_RETURN(image.command, Texts("command"));
     TAKT_ASSIGN_OR_RETURN(image.environment, Map("environment"));
+    TAKT_ASSIGN_OR_RETURN(const auto inherit, Texts("inherit"));
+    if (inherit) image.inherit = *inherit;
     TAKT_ASSIGN_OR_RETURN(image.mounts, Map("mounts"));
     for (auto& [target, source] : image.mounts) source = Absolute(source);
     TAKT_ASSIGN_OR_RETURN(const auto path, Texts("path"));

@@ -31,6 +31,9 @@ struct Image {
   std::map<std::string, std::string> mounts;  // path in the instance -> absolute path, read-only
   std::optional<std::vector<std::string>> entrypoint, command;
   std::map<std::string, std::string> environment;
+  // Variables that instances get from the daemon's own environment, where it has them. A directory
+  // that one names is visible at its own path, read-only.
+  std::vector<std::string> inherit;
   std::string working_dir, user;
   std::string source;     // file that defines it
   std::string canonical;  // the entry as written, for the digest

@@ -153,6 +153,12 @@ ControlGroups::Usage MeasureProcessTree(std::int64_t pid) {
 Machine DescribeMachine() {
   Machine machine;
   machine.root = geteuid() == 0;
+  for (char** entry = environ; *entry; ++entry) {
+    const std::string_view text = *entry;
+    if (const std::size_t equals = text.find('='); equals != std::string_view::npos) {
+      machine.environment.emplace(text.substr(0, equals), text.substr(equals + 1));
+    }
+  }
   const auto devices = ListDir("/dev");
   if (!devices.ok()) return machine;
   for (const std::string& name : *devices) {

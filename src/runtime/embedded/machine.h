@@ -24,7 +24,7 @@ std::vector<Endpoint> EndpointsOf(const ServiceSpec& spec,
 // Process `pid` and all below it, from /proc.
 ControlGroups::Usage MeasureProcessTree(std::int64_t pid);
 
-// Root or not, GPUs. The rest is the caller's to find out.
+// Root or not, GPUs, the environment. The rest is the caller's to find out.
 Machine DescribeMachine();
 
 }  // namespace takt::runtime

@@ -189,7 +189,19 @@ class Planner {
       }
     }
     for (const std::string& directory : image_.path) Show(JoinPath(directory, "."));
+    for (const auto& [name, value] : Inherited()) {
+      if (value.starts_with('/') && IsDirectory(value)) Show(JoinPath(value, "."));
+    }
     return absl::OkStatus();
+  }
+
+  std::map<std::string, std::string> Inherited() const {
+    std::map<std::string, std::string> inherited;
+    for (const std::string& name : image_.inherit) {
+      const auto found = machine_.environment.find(name);
+      if (found != machine_.environment.end()) inherited.insert(*found);
+    }
+    return inherited;
   }
 
   void Link(const std::string& path, const std::string& file) {
@@ -270,6 +282,7 @@ class Planner {
       plan_.directories.push_back("tmp");
     }
     for (const auto& [name, value] : image_.environment) environment[name] = value;
+    for (const auto& [name, value] : Inherited()) environment[name] = value;
     for (const auto& [name, value] : spec_.environment) {
       if (name.empty() || name.find_first_of(std::string("=\0", 2)) != std::string::npos ||
           value.find('\0') != std::string::npos) {

@@ -20,7 +20,8 @@ struct Machine {
   bool root = true;            // effective uid 0
   bool memory_groups = true;   // control groups limit memory
   std::string shim;
-  std::vector<std::string> gpu_devices;  // "/dev/nvidia0", ...
+  std::map<std::string, std::string> environment;  // the daemon's own
+  std::vector<std::string> gpu_devices;            // "/dev/nvidia0", ...
   int gpus = 0;
 };
 
