@@ -50,8 +50,8 @@ class Builder {
     CheckVolumes(volumes);
     CheckVolumeOptions();
     if (input_.will_run) {
-      std::string clash = PortClash(built_.services, input_.others);
-      if (!clash.empty()) Error(absl::StatusCode::kAlreadyExists, "", clash);
+      absl::Status ports = CheckPorts(built_.services, input_.others);
+      if (!ports.ok()) Error(ports.code(), "", std::string(ports.message()));
     }
     CheckRuntime();
   }

@@ -244,8 +244,8 @@ class LineImpl final : public Line {
     Refresh(/*max_age=*/std::chrono::milliseconds(0));
     std::lock_guard lock(mutex_);
     if (!entry->broken.empty()) return absl::FailedPreconditionError(entry->broken);
-    std::string clash = PortClash(entry->desired.services, ServicesOfOthers(name));
-    if (!clash.empty()) return absl::AlreadyExistsError(StrCat("app \"", name, "\": ", clash));
+    TAKT_RETURN_IF_ERROR(Annotate(CheckPorts(entry->desired.services, ServicesOfOthers(name)),
+                                  StrCat("app \"", name, "\"")));
     std::vector<std::string> rerun;
     if (!entry->desired.stopped) {
       for (const DesiredService& service : entry->desired.services) {
@@ -540,6 +540,7 @@ class LineImpl final : public Line {
       handed.settings = service.settings;
       handed.replicas = service.spec.replicas;
       handed.revision = action.revision;
+      handed.tried[service.identity] = action.revision;
       handed.phase = Phase::kDeploying;
       const runtime::ServiceStatus* status = StatusOf(name, action.service);
       if (status == nullptr) {
@@ -563,6 +564,7 @@ class LineImpl final : public Line {
     entry.refusals.erase(action.service);
     if (entry.handed[action.service] != handed) return;  // somebody wants it otherwise by now
     handed.phase = Phase::kDeployed;
+    handed.tried = {{handed.identity, handed.revision}};
     if (Note(store_->PutHanded(name, action.service, handed)))
       entry.handed[action.service] = handed;
   }
@@ -701,7 +703,7 @@ class LineImpl final : public Line {
         now = "ended";
         if (now == seen) return;
         message = StrCat(name, ": ", EndText(instance));
-        if (seen == "stopping" || status.stopped) {
+        if (seen == "stopping" || status.stopped || MadeWay(app, service, instance)) {
           kind = "stopped";
         } else if (instance.exit_code == 0) {
           kind = instance.state == runtime::InstanceState::kExited ? "completed" : "exited";
@@ -714,6 +716,17 @@ class LineImpl final : public Line {
     if (now == seen) return;
     seen = now;
     Note(store_->PutSeen(instance.id, now, MakeEvent(app, kind, message, level)));
+  }
+
+  // An instance that ended because something else is wanted by now.
+  bool MadeWay(const std::string& app, const std::string& service,
+               const runtime::InstanceStatus& instance) const {
+    auto entry = apps_.find(app);
+    if (entry == apps_.end()) return true;
+    auto handed = entry->second.handed.find(service);
+    return handed == entry->second.handed.end() || handed->second.revision != instance.revision ||
+           handed->second.before.contains(instance.id) ||
+           instance.replica >= handed->second.replicas;
   }
 
   bool HasEnded(const AppEntry& entry, const DesiredService& service) const {
@@ -1072,6 +1085,7 @@ class LineImpl final : public Line {
   App Changed(const std::string& name, AppEntry& entry) {
     entry.issued.clear();
     entry.refusals.clear();
+    next_hints_ = {};
     backup_due_ = true;
     waker_->Wake();
     return View(name, entry);

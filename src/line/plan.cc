@@ -184,11 +184,9 @@ Plan MakePlan(const DesiredApp& desired, const std::map<std::string, Handed>& ha
         continue;
       }
     }
-    // With equal identity the runtime keeps the instances, and they keep their revision.
-    int revision = known != nullptr && known->identity == service.identity && known->revision > 0
-                       ? known->revision
-                       : desired.revision;
-    plan.actions.push_back({Action::Kind::kDeploy, name, revision});
+    const int* tried = known == nullptr ? nullptr : FindOrNull(known->tried, service.identity);
+    plan.actions.push_back(
+        {Action::Kind::kDeploy, name, tried == nullptr ? desired.revision : *tried});
   }
   return plan;
 }
@@ -223,7 +221,7 @@ State ServiceState(const DesiredApp& app, const DesiredService& service, const H
   if (app.removing) return {AppState::kRemoving, "being removed"};
   if (app.stopped) {
     if (status != nullptr && (!status->stopped || AnyLive(*status))) {
-      return {AppState::kStopping, "stopping"};
+      return {AppState::kStopping, "stopping: its instances have not ended yet"};
     }
     return {AppState::kStopped, "stopped on request"};
   }
@@ -290,6 +288,9 @@ State ServiceState(const DesiredApp& app, const DesiredService& service, const H
   if (backing_off + unhealthy > 0) {
     return {AppState::kDegraded, count(backing_off + unhealthy, troubled)};
   }
+  if (completed > 0 && running + completed == wanted) {
+    return {AppState::kRunning, StrCat(completed, " of ", wanted, " instances have completed")};
+  }
   if (starting.empty()) starting = "starting";
   return {AppState::kStarting,
           wanted == 1 ? starting : StrCat(running, " of ", wanted, " instances run: ", starting)};
@@ -313,7 +314,8 @@ State CombineStates(const DesiredApp& app,
   };
   if (app.stopped) {
     AppState state = count[AppState::kStopping] > 0 ? AppState::kStopping : AppState::kStopped;
-    return {state, state == AppState::kStopping ? "stopping" : "stopped on request"};
+    return {state, state == AppState::kStopping ? "stopping: some instances have not ended yet"
+                                                : "stopped on request"};
   }
   if (count[AppState::kFailed] > 0) {
     bool rest_ended = count[AppState::kFailed] + count[AppState::kCompleted] +
@@ -327,7 +329,7 @@ State CombineStates(const DesiredApp& app,
   if (count[AppState::kPending] > 0) return {AppState::kPending, reason_of({AppState::kPending})};
   if (count[AppState::kStarting] > 0)
     return {AppState::kStarting, reason_of({AppState::kStarting})};
-  if (count[AppState::kRunning] > 0) return {AppState::kRunning, ""};
+  if (count[AppState::kRunning] > 0) return {AppState::kRunning, reason_of({AppState::kRunning})};
   if (count[AppState::kCompleted] > 0) {
     return {AppState::kCompleted, reason_of({AppState::kCompleted})};
   }

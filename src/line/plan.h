@@ -25,6 +25,10 @@ struct Handed {
   int revision = 0;  // the one that instances of it carry
   Phase phase = Phase::kDeploying;
   std::set<std::string> before;  // instances of former runs: not of this hand-over
+  // Identity -> revision of all that the runtime may have by now: what it confirmed last, and what
+  // was handed over since without an answer. An identity goes back to the runtime under the same
+  // revision, because its instances, which then go on, carry that.
+  std::map<std::string, int> tried;
   bool operator==(const Handed&) const = default;
 };
 

@@ -39,7 +39,8 @@ struct World {
                     .replicas = 1,
                     .revision = revision,
                     .phase = Phase::kDeployed,
-                    .before = {}};
+                    .before = {},
+                    .tried = {{name + std::to_string(version), revision}}};
     return Instance(name, name + ".1", revision, state);
   }
   runtime::InstanceStatus& Instance(const std::string& name, const std::string& id, int revision,
@@ -144,6 +145,14 @@ const PlanCase kPlans[] = {
        w.handed["db"].phase = Phase::kDeploying;
      },
      "deploy db@3"},
+    {"what was tried without an answer goes back under its revision",
+     [](World& w) {
+       w.Want("db");
+       w.Has("db", 2, 3, InstanceState::kRunning);
+       w.handed["db"].phase = Phase::kDeploying;
+       w.handed["db"].tried["db1"] = 1;
+     },
+     "deploy db@1"},
     {"a service that the app has no more is removed, then forgotten",
      [](World& w) {
        w.Want("db");
@@ -445,6 +454,14 @@ const StateCase kStates[] = {
        other.exit_code = 1;
      },
      "degraded: 1 of 2 instances: exited with code 1 after 3 s"},
+    {"one of two has completed",
+     [](World& w) {
+       w.app.services[0].spec.replicas = w.handed["db"].replicas = 2;
+       auto& other = w.Instance("db", "db.2", 2, InstanceState::kExited);
+       other.replica = 1;
+       other.exit_code = 0;
+     },
+     "running: 1 of 2 instances have completed"},
     {"the newest instance of a replica counts",
      [](World& w) {
        Set(w, InstanceState::kExited, 1);
@@ -453,7 +470,8 @@ const StateCase kStates[] = {
      "running: "},
     {"no replicas", [](World& w) { w.app.services[0].spec.replicas = w.handed["db"].replicas = 0; },
      "stopped: no instance is wanted (replicas: 0)"},
-    {"stopping", [](World& w) { w.app.stopped = true; }, "stopping: stopping"},
+    {"stopping", [](World& w) { w.app.stopped = true; },
+     "stopping: stopping: its instances have not ended yet"},
     {"stopped",
      [](World& w) {
        w.app.stopped = w.statuses["db"].stopped = true;
@@ -486,6 +504,7 @@ TEST(CombineStates, Table) {
   const Case kCases[] = {
       {{{"a", {S::kRunning, ""}}}, "running: "},
       {{{"a", {S::kRunning, ""}}, {"b", {S::kCompleted, "done"}}}, "running: "},
+      {{{"a", {S::kRunning, "no version yet"}}}, "running: no version yet"},
       {{{"a", {S::kCompleted, "done"}}}, "completed: done"},
       {{{"a", {S::kCompleted, "x"}}, {"b", {S::kCompleted, "y"}}}, "completed: a: x; b: y"},
       {{{"a", {S::kRunning, ""}}, {"b", {S::kFailed, "x"}}}, "degraded: b: x"},

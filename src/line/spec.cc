@@ -305,8 +305,8 @@ std::string RoleOf(const templates::ServiceSpec& service, const std::string& ima
   return image_role;
 }
 
-std::string PortClash(const std::vector<DesiredService>& services,
-                      const std::vector<const DesiredService*>& taken) {
+absl::Status CheckPorts(const std::vector<DesiredService>& services,
+                        const std::vector<const DesiredService*>& taken) {
   for (std::size_t i = 0; i < services.size(); ++i) {
     const runtime::ServiceSpec& spec = services[i].spec;
     for (std::size_t p = 0; p < spec.ports.size(); ++p) {
@@ -318,26 +318,29 @@ std::string PortClash(const std::vector<DesiredService>& services,
       };
       std::string place = StrCat("services.", spec.service, ".ports[", p, "]: ");
       if (spec.replicas > 1) {
-        return StrCat(place, spec.replicas, " instances cannot all publish port ", port.published,
-                      "; publish any free port (\"", port.target, "\" alone) or run one instance");
+        return absl::InvalidArgumentError(
+            StrCat(place, spec.replicas, " instances cannot all publish port ", port.published,
+                   "; publish any free port (\"", port.target, "\" alone) or run one instance"));
       }
       for (std::size_t j = 0; j <= i; ++j) {
         const auto& others = services[j].spec.ports;
         for (std::size_t q = 0; q < (j == i ? p : others.size()); ++q) {
           if (clashes(others[q])) {
-            return StrCat(place, "port ", port.published, " is taken by service ",
-                          services[j].spec.service, " of this app");
+            return absl::InvalidArgumentError(StrCat(place, "port ", port.published,
+                                                     " is taken by service ",
+                                                     services[j].spec.service, " of this app"));
           }
         }
       }
       for (const DesiredService* other : taken) {
         if (std::any_of(other->spec.ports.begin(), other->spec.ports.end(), clashes)) {
-          return StrCat(place, "port ", port.published, " is taken by app ", other->spec.app);
+          return absl::AlreadyExistsError(
+              StrCat(place, "port ", port.published, " is taken by app ", other->spec.app));
         }
       }
     }
   }
-  return "";
+  return absl::OkStatus();
 }
 
 }  // namespace takt::line

@@ -54,9 +54,10 @@ std::vector<ServicePlan> PlanServices(const std::vector<DesiredService>& before,
 // "training", "serving", "client" or "": what the labels say, else what the image is for.
 std::string RoleOf(const templates::ServiceSpec& service, const std::string& image_role);
 
-// The port that two of these services both publish on one address, as "port 9000 is taken by app
-// serving"; empty when there is none. `taken` are the other apps' services.
-std::string PortClash(const std::vector<DesiredService>& services,
-                      const std::vector<const DesiredService*>& taken);
+// ALREADY_EXISTS when one of these services publishes a port that another app has ("port 9000 is
+// taken by app serving"; `taken` are the other apps' services), INVALID_ARGUMENT when two of them,
+// or two instances of one, want the same.
+absl::Status CheckPorts(const std::vector<DesiredService>& services,
+                        const std::vector<const DesiredService*>& taken);
 
 }  // namespace takt::line

@@ -193,23 +193,41 @@ TEST(Flatten, ShowsNoContentOfFiles) {
   }
 }
 
-TEST(PortClash, NamesPortAndOwner) {
+TEST(CheckPorts, NamesPortAndOwner) {
   using Ports = std::vector<templates::Port>;
   struct Case {
     Ports mine, same_app, other;
     int replicas;
+    absl::StatusCode code;
     std::string says;
   };
+  constexpr auto kOk = absl::StatusCode::kOk, kTaken = absl::StatusCode::kAlreadyExists,
+                 kWrong = absl::StatusCode::kInvalidArgument;
   const Case kCases[] = {
-      {{{"", 9000, 1}}, {}, {{"", 9000, 2}}, 1, "port 9000 is taken by app serving"},
-      {{{"127.0.0.1", 9000, 1}}, {}, {{"", 9000, 2}}, 1, "port 9000 is taken by app serving"},
-      {{{"127.0.0.1", 9000, 1}}, {}, {{"10.0.0.1", 9000, 2}}, 1, ""},
-      {{{"", 9000, 1, "udp"}}, {}, {{"", 9000, 2}}, 1, ""},
-      {{{"", 0, 1}}, {}, {{"", 0, 1}}, 1, ""},
-      {{{"", 9000, 1}}, {{"", 9000, 1}}, {}, 1, "port 9000 is taken by service db of this app"},
-      {{{"", 9000, 1}, {"", 9000, 2}}, {}, {}, 1, "port 9000 is taken by service web of this app"},
-      {{{"", 9000, 1}}, {}, {}, 2, "2 instances cannot all publish port 9000"},
-      {{{"", 0, 1}}, {}, {}, 2, ""},
+      {{{"", 9000, 1}}, {}, {{"", 9000, 2}}, 1, kTaken, "port 9000 is taken by app serving"},
+      {{{"127.0.0.1", 9000, 1}},
+       {},
+       {{"", 9000, 2}},
+       1,
+       kTaken,
+       "port 9000 is taken by app serving"},
+      {{{"127.0.0.1", 9000, 1}}, {}, {{"10.0.0.1", 9000, 2}}, 1, kOk, ""},
+      {{{"", 9000, 1, "udp"}}, {}, {{"", 9000, 2}}, 1, kOk, ""},
+      {{{"", 0, 1}}, {}, {{"", 0, 1}}, 1, kOk, ""},
+      {{{"", 9000, 1}},
+       {{"", 9000, 1}},
+       {},
+       1,
+       kWrong,
+       "port 9000 is taken by service db of this app"},
+      {{{"", 9000, 1}, {"", 9000, 2}},
+       {},
+       {},
+       1,
+       kWrong,
+       "port 9000 is taken by service web of this app"},
+      {{{"", 9000, 1}}, {}, {}, 2, kWrong, "2 instances cannot all publish port 9000"},
+      {{{"", 0, 1}}, {}, {}, 2, kOk, ""},
   };
   for (const Case& c : kCases) {
     templates::ServiceSpec web = Web(), db = Web(), other = Web();
@@ -219,12 +237,9 @@ TEST(PortClash, NamesPortAndOwner) {
     web.replicas = c.replicas;
     other.ports = c.other;
     DesiredService taken = Translate("serving", {}, other, "");
-    std::string clash = PortClash({From(db), From(web)}, {&taken});
-    if (c.says.empty()) {
-      EXPECT_EQ(clash, "");
-    } else {
-      EXPECT_NE(clash.find(c.says), std::string::npos) << clash;
-    }
+    absl::Status status = CheckPorts({From(db), From(web)}, {&taken});
+    EXPECT_EQ(status.code(), c.code) << status;
+    EXPECT_NE(std::string(status.message()).find(c.says), std::string::npos) << status;
   }
 }
 

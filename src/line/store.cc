@@ -33,6 +33,9 @@ constexpr const char* kMigrations[] = {
          kind TEXT NOT NULL, message TEXT NOT NULL, level TEXT NOT NULL);
        CREATE INDEX events_by_app ON events(app, id);
        CREATE TABLE seen (instance TEXT PRIMARY KEY, state TEXT NOT NULL);)",
+    // What the runtime may have: a JSON list of [identity, revision].
+    R"(ALTER TABLE handed ADD COLUMN tried TEXT NOT NULL DEFAULT '[]';
+       UPDATE handed SET tried = json_array(json_array(identity, revision));)",
 };
 constexpr int kVersion = static_cast<int>(std::size(kMigrations));
 
@@ -183,8 +186,9 @@ absl::StatusOr<std::vector<Store::AppRow>> Store::Apps() {
       apps.push_back(std::move(app));
     }
   }
-  TAKT_ASSIGN_OR_RETURN(SqlRows rows, db_->Query("SELECT app, service, identity, settings, "
-                                                 "replicas, revision, phase, before FROM handed"));
+  TAKT_ASSIGN_OR_RETURN(SqlRows rows,
+                        db_->Query("SELECT app, service, identity, settings, "
+                                   "replicas, revision, phase, before, tried FROM handed"));
   while (true) {
     TAKT_ASSIGN_OR_RETURN(bool more, rows.Next());
     if (!more) return apps;
@@ -199,6 +203,12 @@ absl::StatusOr<std::vector<Store::AppRow>> Store::Apps() {
     json before = json::parse(rows.Text(7), nullptr, /*allow_exceptions=*/false);
     for (const json& id : before) {
       if (id.is_string()) handed.before.insert(id.get<std::string>());
+    }
+    json tried = json::parse(rows.Text(8), nullptr, /*allow_exceptions=*/false);
+    for (const json& pair : tried) {
+      if (!pair.is_array() || pair.size() != 2 || !pair[0].is_string()) continue;
+      if (pair[1].is_number_integer())
+        handed.tried[pair[0].get<std::string>()] = pair[1].get<int>();
     }
   }
 }
@@ -314,15 +324,18 @@ absl::Status Store::DeleteApp(const std::string& app, const Event& event) {
 absl::Status Store::PutHanded(const std::string& app, const std::string& service,
                               const Handed& handed) {
   std::string before = Dump(handed.before);
+  json pairs = json::array();
+  for (const auto& [identity, revision] : handed.tried) pairs.push_back({identity, revision});
+  std::string tried = Dump(pairs);
   return Transact(/*durable=*/false, [&] {
     return db_->Run(
         "INSERT OR REPLACE INTO handed (app, service, identity, settings, replicas, revision, "
         "phase, "
-        "before) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "before, tried) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         {std::string_view(app), std::string_view(service), std::string_view(handed.identity),
          std::string_view(handed.settings), std::int64_t{handed.replicas},
          std::int64_t{handed.revision}, static_cast<std::int64_t>(handed.phase),
-         std::string_view(before)});
+         std::string_view(before), std::string_view(tried)});
   });
 }
 

@@ -57,7 +57,7 @@ TEST_F(StoreTest, KeepsAppsWithTheirCurrentRevision) {
   ASSERT_TRUE(store_->AddApp("a", Number(1), Note("a", "created")).ok());
   ASSERT_TRUE(store_->AddRevision("a", Number(2), Note("a", "configured")).ok());
   ASSERT_TRUE(store_->SetStopped("a", true, {}, Note("a", "stopping")).ok());
-  Handed handed{"id\n1", "settings", 2, 1, Phase::kDeployed, {"x.1", "x.2"}};
+  Handed handed{"id\n1", "settings", 2, 1, Phase::kDeployed, {"x.1", "x.2"}, {{"id\n1", 1}}};
   ASSERT_TRUE(store_->PutHanded("a", "web", handed).ok());
   Reopen();
   auto apps = store_->Apps();
@@ -81,7 +81,7 @@ TEST_F(StoreTest, KeepsAppsWithTheirCurrentRevision) {
 TEST_F(StoreTest, RunsAgainWhatItIsAskedTo) {
   ASSERT_TRUE(store_->AddApp("a", Number(1), Note("a", "created")).ok());
   for (const char* service : {"x", "y"}) {
-    ASSERT_TRUE(store_->PutHanded("a", service, {"", "", 1, 1, Phase::kDeployed, {}}).ok());
+    ASSERT_TRUE(store_->PutHanded("a", service, {"", "", 1, 1, Phase::kDeployed, {}, {}}).ok());
   }
   ASSERT_TRUE(store_->SetStopped("a", false, {"y"}, Note("a", "starting")).ok());
   auto apps = store_->Apps();
@@ -110,20 +110,33 @@ TEST_F(StoreTest, AFailedChangeLeavesNothing) {
 
 TEST_F(StoreTest, TheOldestRevisionsAndEventsGo) {
   ASSERT_TRUE(store_->AddApp("a", Number(1), Note("a", "created")).ok());
+  {
+    // All but the last few at once: one by one they would each wait for the disk.
+    auto db = Sqlite::Open(Path("takt.db"), {});
+    ASSERT_TRUE(
+        (*db)
+            ->Script(StrCat(
+                "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ",
+                kMaxRevisionsPerApp,
+                ") INSERT INTO revisions SELECT app, i, template_name, template_text, "
+                "parameter_values, volume_options, image_digests, created_at, author, why, "
+                "rollback_of FROM revisions, n WHERE number = 1; INSERT INTO events (time, "
+                "app, kind, message, level) SELECT '', 'b', 'tick', '', 'info' FROM revisions, "
+                "(VALUES (1),(2),(3),(4),(5),(6),(7),(8),(9),(10))"))
+            .ok());
+  }
+  EXPECT_EQ(store_->Revisions("a")->back().number, 1);
   int last = static_cast<int>(kMaxRevisionsPerApp) + 2;
-  for (int n = 2; n <= last; ++n) {
+  for (int n = last - 1; n <= last; ++n) {
     ASSERT_TRUE(store_->AddRevision("a", Number(n), Note("a", "configured")).ok());
   }
   EXPECT_EQ(store_->Revisions("a")->size(), kMaxRevisionsPerApp);
   EXPECT_EQ(store_->Revisions("a")->back().number, 3);
-  for (std::size_t i = 0; i < kMaxEvents; ++i) {
-    ASSERT_TRUE(store_->AddEvent(Note("b", "tick")).ok());
-  }
   auto events = store_->Events("", 0, kMaxEvents * 2);
   EXPECT_EQ(events->size(), kMaxEvents);
-  EXPECT_EQ(events->front().kind, "tick");
-  EXPECT_TRUE(store_->Events("a", 0, 10)->empty());
-  EXPECT_EQ(store_->Events("b", events->back().id - 2, 10)->size(), 2u);
+  EXPECT_EQ(events->front().kind, "tick") << "the creation was older";
+  EXPECT_EQ(store_->Events("a", 0, 10)->size(), 2u);
+  EXPECT_EQ(store_->Events("", events->back().id - 2, 10)->size(), 2u);
 }
 
 TEST_F(StoreTest, AFullDiskIsSaidAndLeavesNothing) {
@@ -214,6 +227,19 @@ TEST_F(StoreTest, WithoutABackupItSaysHowToBeginAnew) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("There is no backup"));
   FollowAdvice(status);
   EXPECT_TRUE(Store::Open(dir_.path(), kBig).ok());
+}
+
+TEST_F(StoreTest, AnOlderFormatIsBroughtOn) {
+  ASSERT_TRUE(store_->AddApp("a", Number(1), Note("a", "created")).ok());
+  ASSERT_TRUE(store_->PutHanded("a", "web", {"id", "s", 1, 7, Phase::kDeployed, {}, {}}).ok());
+  store_.reset();
+  {
+    auto db = Sqlite::Open(Path("takt.db"), {});
+    ASSERT_TRUE((*db)->Script("ALTER TABLE handed DROP COLUMN tried; PRAGMA user_version=1").ok());
+  }
+  Reopen();
+  auto apps = store_->Apps();
+  EXPECT_EQ(apps->front().handed.at("web").tried, (std::map<std::string, int>{{"id", 7}}));
 }
 
 TEST_F(StoreTest, ANewerFormatIsRefused) {
