@@ -139,7 +139,11 @@ class Completer {
   // external: {name: x} -> external: true, name: x
   void CompleteExternal(Node& resource, const Path& path) {
     Node* external = resource.Find("external");
-    if (external == nullptr || !external->is_map()) return;
+    if (external == nullptr) return;
+    if (!external->is_map()) {
+      if (!external->boolean) resource.Erase("external");
+      return;
+    }
     const std::string name(external->Text("name"));
     const Mark mark = external->mark;
     if (!name.empty() && !resource.Text("name").empty() && resource.Text("name") != name) {
@@ -252,7 +256,8 @@ class Completer {
   }
 
   static bool IsWindowsPath(std::string_view text) {
-    return text.starts_with("\\\\") || (text.size() > 2 && text[1] == ':' && text[2] == '\\');
+    return text.starts_with("\\\\") ||
+           (text.size() > 2 && text[1] == ':' && (text[2] == '\\' || text[2] == '/'));
   }
 
   void CheckPullPolicy(const Node& policy, const Path& path) {
@@ -454,7 +459,7 @@ class Completer {
     if (build != nullptr) CheckBuild(entry.key, service, *build, path);
     const Node* mode = service.Find("network_mode");
     const Node* networks = service.Find("networks");
-    if (mode != nullptr && networks != nullptr) {
+    if (mode != nullptr && !mode->text.empty() && networks != nullptr) {
       error(*mode, "network_mode", "expected network_mode or networks, got both");
     }
     CheckReferences(networks, "networks", "network", path);

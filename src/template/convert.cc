@@ -659,6 +659,7 @@ void ToDistinct(Node& node, const Path&, Report&) {
 
 void ToListDistinct(Node& node, const Path& path, Report& report) {
   ToList(node, path, report);
+  std::erase_if(node.items, [](const Node& item) { return item.is_string() && item.text.empty(); });
   ToDistinct(node, path, report);
 }
 
@@ -951,6 +952,7 @@ void ToBlkioWeight(Node& node, const Path&, Report&) {
   for (Entry& entry : node.entries) {
     renamed.Set(entry.key == "path" ? "Path" : "Weight", std::move(entry.value));
   }
+  if (renamed.Find("Weight") == nullptr) renamed.Set("Weight", Node::Int(0, node.mark));
   node = std::move(renamed);
 }
 
@@ -959,6 +961,7 @@ void ToBlkioRate(Node& node, const Path&, Report&) {
   for (Entry& entry : node.entries) {
     renamed.Set(entry.key == "path" ? "Path" : "Rate", std::move(entry.value));
   }
+  if (renamed.Find("Rate") == nullptr) renamed.Set("Rate", Node::String("0", node.mark));
   node = std::move(renamed);
 }
 

@@ -112,7 +112,8 @@ LoadResult LoadTemplate(std::string_view text, const LoadOptions& given) {
   for (Parameter& parameter : result.parameters) parameter.type = GuessType(parameter);
 
   Node root = MergeDocuments(std::move(documents), report);
-  if (root.is_null() && !report.has_error()) {
+  const std::size_t fields = root.entries.size() - (root.Find("version") == nullptr ? 0 : 1);
+  if (fields == 0 && !report.has_error()) {
     report.Error({1, 1, 0}, "", "expected a mapping with services, got an empty file");
   }
   if (report.has_error()) return result;
@@ -135,6 +136,7 @@ LoadResult LoadTemplate(std::string_view text, const LoadOptions& given) {
   if (report.has_error()) return result;
   result.spec = BuildSpec(root, completed, options, report);
   result.spec.name = own_name;
+  root.Erase("models");  // not part of the canonical form
   result.canonical_json = ToJson(root);
   return result;
 }

@@ -275,6 +275,17 @@ class Extender {
   std::size_t nodes_ = 0;  // of the bases put under services so far
 };
 
+void ExtendServices(Node& root, Report& report) {
+  Node* services = root.Find("services");
+  if (services == nullptr || !services->is_map()) return;
+  Extender extender(*services, report);
+  std::vector<std::string> names;
+  for (const Entry& entry : services->entries) names.push_back(entry.key);
+  for (const std::string& name : names) {
+    if (services->Find(name)->is_map() && !extender.Resolve(name)) return;
+  }
+}
+
 }  // namespace
 
 Node MergeDocuments(std::vector<Node> documents, Report& report) {
@@ -288,9 +299,9 @@ Node MergeDocuments(std::vector<Node> documents, Report& report) {
     }
     if (root.is_null()) {
       root = std::move(document);
-      DropResets(root);
       continue;
     }
+    DropResets(root);
     // Services are merged by their own rules, the rest deeply.
     Node services;
     if (Node* found = document.Find("services"); found != nullptr && found->is_map()) {
@@ -301,7 +312,6 @@ Node MergeDocuments(std::vector<Node> documents, Report& report) {
     Node* base = root.Find("services");
     if (base == nullptr || !base->is_map()) {
       if (services.is_map()) root.Set("services", std::move(services));
-      DropResets(root);
       continue;
     }
     for (Entry& entry : services.entries) {
@@ -315,20 +325,13 @@ Node MergeDocuments(std::vector<Node> documents, Report& report) {
         *service = std::move(merged);
       }
     }
-    DropResets(root);
   }
   return root;
 }
 
 void ApplyExtends(Node& root, Report& report) {
-  Node* services = root.Find("services");
-  if (services == nullptr || !services->is_map()) return;
-  Extender extender(*services, report);
-  std::vector<std::string> names;
-  for (const Entry& entry : services->entries) names.push_back(entry.key);
-  for (const std::string& name : names) {
-    if (services->Find(name)->is_map() && !extender.Resolve(name)) return;
-  }
+  ExtendServices(root, report);
+  DropResets(root);
 }
 
 }  // namespace takt::templates

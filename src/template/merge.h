@@ -11,10 +11,10 @@ namespace takt::templates {
 
 // All documents of a file as one, each over those before it, by the rules of the Compose
 // specification: mappings are merged, lists appended, `!override` replaces and `!reset` removes.
-// Drops `!reset` members even where there is one document.
 Node MergeDocuments(std::vector<Node> documents, Report& report);
 
-// Puts the base of each service with `extends` under it and drops the field. A base in another file
+// Puts the base of each service with `extends` under it and drops the field, and all that is
+// tagged `!reset`. A base in another file
 // is an error: a template is one file.
 void ApplyExtends(Node& root, Report& report);
 

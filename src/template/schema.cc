@@ -91,8 +91,9 @@ class Schema {
 
 void Schema::Build() {
   const Shape* text = Scalar(kText);
+  const Shape* kept_text = Add({.kinds = kText, .keep = true});
   const Shape* text_or_null = Scalar(kText | kNull);
-  const Shape* text_or_number = Scalar(kText | kNumber, ToTextValue);
+  const Shape* text_or_whole = Scalar(kText | kWhole, ToTextValue);
   const Shape* boolean = Scalar(kBool | kText, ToBool);
   const Shape* boolean_kept = Scalar(kBool | kText, ToBoolKept);
   const Shape* only_boolean = Scalar(kBool, ToBool);
@@ -181,7 +182,7 @@ void Schema::Build() {
                                          {"mode", text},
                                          {"host_ip", text},
                                          {"target", Scalar(kWhole | kText, ToNatural)},
-                                         {"published", Scalar(kWhole | kText, ToTextValue)},
+                                         {"published", text_or_whole},
                                          {"protocol", text},
                                          {"app_protocol", text}}},
                              nullptr, kNumber | kText);
@@ -195,8 +196,8 @@ void Schema::Build() {
                                                  {"link_local_ips", last_of_texts},
                                                  {"mac_address", text},
                                                  {"driver_opts", driver_options},
-                                                 {"priority", number},
-                                                 {"gw_priority", number}}}),
+                                                 {"priority", Scalar(kNumber, ToInteger)},
+                                                 {"gw_priority", Scalar(kNumber, ToInteger)}}}),
                  .keep = true}),
             ToNameMap, true);
 
@@ -236,7 +237,7 @@ void Schema::Build() {
                                           {"extra_hosts", hosts},
                                           {"isolation", text},
                                           {"privileged", boolean},
-                                          {"secrets", secret_mounts},
+                                          {"secrets", config_mounts},
                                           {"tags", last_of_texts},
                                           {"ulimits", ulimits},
                                           {"platforms", texts}}},
@@ -329,7 +330,7 @@ void Schema::Build() {
            {"cgroup_parent", text},
            {"command", command},
            {"configs", config_mounts},
-           {"container_name", text},
+           {"container_name", kept_text},
            {"cpu_count",
             Add({.kinds = kWhole | kText, .convert = ToInteger, .minimum = 0})},
            {"cpu_percent",
@@ -368,7 +369,7 @@ void Schema::Build() {
                                  .extensible = false},
                                 nullptr, kText)})},
            {"environment", environment},
-           {"expose", ListOf(text_or_number, ToDistinct)},
+           {"expose", ListOf(text_or_whole, ToDistinct)},
            {"external_links", distinct_texts},
            {"extra_hosts", hosts},
            {"gpus", [&] {
@@ -378,7 +379,7 @@ void Schema::Build() {
               gpus.words = {"all"};
               return Add(std::move(gpus));
             }()},
-           {"group_add", ListOf(text_or_number, nullptr, true)},
+           {"group_add", ListOf(text_or_whole, nullptr, true)},
            {"healthcheck", healthcheck},
            {"hostname", text},
            {"image", text},
@@ -403,7 +404,7 @@ void Schema::Build() {
                                          .keep = true}),
                            .distinct = true,
                            .names = true})},
-           {"network_mode", text},
+           {"network_mode", kept_text},
            {"networks", [&] {
               Shape networks = *network_use;
               networks.kinds |= kList;
@@ -425,7 +426,7 @@ void Schema::Build() {
            {"privileged", boolean},
            {"profiles", last_of_texts},
            {"provider", provider},
-           {"pull_policy", text},
+           {"pull_policy", kept_text},
            {"pull_refresh_after", text},
            {"read_only", boolean},
            {"restart", text},
@@ -437,7 +438,7 @@ void Schema::Build() {
            {"stdin_open", boolean},
            {"stop_grace_period", duration_kept},
            {"stop_signal", text},
-           {"storage_opt", MapOf(nullptr, ToOptions)},
+           {"storage_opt", MapOf(text_or_whole)},
            {"sysctls", mapping},
            {"tmpfs", text_or_last_texts},
            {"tty", boolean},
@@ -451,9 +452,10 @@ void Schema::Build() {
            {"working_dir", text},
        }});
 
-  const auto external = [&](bool strict) {
-    return Object({.fields = {{"name", text}}, .extensible = strict}, ToExternal, kBool | kText);
-  };
+  const Shape* external = Add({.kinds = kBool | kText | kMap,
+                               .convert = ToExternal,
+                               .fields = AddStruct({.fields = {{"name", text}}}),
+                               .keep = true});
   const Shape* ipam =
       Object({.fields = {{"driver", text},
                          {"config", ListOf(Object({.fields = {{"subnet", text},
@@ -466,7 +468,7 @@ void Schema::Build() {
                                                               {"driver", text},
                                                               {"driver_opts", driver_options},
                                                               {"ipam", ipam},
-                                                              {"external", external(true)},
+                                                              {"external", external},
                                                               {"internal", boolean},
                                                               {"enable_ipv4", boolean_kept},
                                                               {"enable_ipv6", boolean_kept},
@@ -477,13 +479,13 @@ void Schema::Build() {
                                  .fields = AddStruct({.fields = {{"name", text},
                                                                  {"driver", text},
                                                                  {"driver_opts", driver_options},
-                                                                 {"external", external(true)},
+                                                                 {"external", external},
                                                                  {"labels", mapping}}}),
                                  .keep = true});
   const Shape* secret = Object({.fields = {{"name", text},
                                            {"environment", text},
                                            {"file", text},
-                                           {"external", external(true)},
+                                           {"external", external},
                                            {"labels", mapping},
                                            {"driver", text},
                                            {"driver_opts", driver_options},
@@ -492,7 +494,7 @@ void Schema::Build() {
                                            {"content", text},
                                            {"environment", text},
                                            {"file", text},
-                                           {"external", external(true)},
+                                           {"external", external},
                                            {"labels", mapping},
                                            {"template_driver", text}}});
   const Shape* model = Object({.fields = {{"name", text},
@@ -639,6 +641,10 @@ void CheckMap(Node& node, const Shape& shape, const Path& path, Report& report) 
 }
 
 void Check(Node& node, const Shape& shape, const Path& path, Report& report) {
+  if (node.kind == Node::Kind::kFloat && !std::isfinite(node.number)) {
+    report.Error(node.mark, path, StrCat("expected a finite number, got ", node.ToText()));
+    return;
+  }
   if ((KindOf(node) & shape.kinds) == 0) {
     report.Error(node.mark, path,
                  StrCat("expected ", ExpectedKinds(shape), ", got ", node.Describe()),

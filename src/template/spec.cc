@@ -460,7 +460,7 @@ class SpecBuilder {
     if (const Node* mode = node.Find("network_mode")) {
       if (mode->text == "host") {
         Need("host_network", "network_mode", *mode);
-      } else if (mode->text != "bridge") {
+      } else if (!mode->text.empty() && mode->text != "bridge") {
         Need("network_mode", "network_mode", *mode);
       }
     }
@@ -514,7 +514,7 @@ class SpecBuilder {
   }
 
   void SetReplicas(const Node& count, std::string_view field, ServiceSpec& service) {
-    constexpr std::int64_t kMaxReplicas = 1000;
+    constexpr std::int64_t kMaxReplicas = 10'000;
     if (count.integer > kMaxReplicas) {
       report_.Error(count.mark, At(field),
                     StrCat("expected at most ", kMaxReplicas, " instances, got ", count.integer));

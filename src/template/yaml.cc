@@ -462,10 +462,15 @@ Node ResolvePlain(std::string_view text, Mark mark) {
   std::int64_t integer = 0;
   bool overflow = false;
   if (text[0] != '.' && ReadInteger(plain, &integer, &overflow)) {
+    if (integer == 0 && plain == "-0") return Node::Float(-0.0, mark);
     if (!overflow) return Node::Int(integer, mark);
+    // What only fits without a sign keeps its digits.
     Node node = Node::Float(0, mark);
+    std::uint64_t whole = 0;
+    const char* end = plain.data() + plain.size();
     if (ReadFloat(plain, &node.number)) {
-      node.text = plain;
+      const auto read = std::from_chars(plain.data(), end, whole);
+      if (read.ptr == end && read.ec == std::errc()) node.text = plain;
       return node;
     }
   }
