@@ -184,10 +184,13 @@ class Completer {
       }
       const Node* mounts = service.value.Find("volumes");
       if (mounts == nullptr) continue;
-      for (const Node& mount : mounts->items) {
+      for (std::size_t i = 0; i < mounts->items.size(); ++i) {
+        const Node& mount = mounts->items[i];
         const std::string_view source = mount.Text("source");
         if (mount.Text("type") != "volume" || source.empty()) continue;
-        if (volumes.emplace(source).second) AddPlatformVolume(source, mount);
+        if (volumes.emplace(source).second) {
+          AddPlatformVolume(source, mount, StrCat("services.", service.key, ".volumes[", i, "]"));
+        }
       }
     }
     if (uses_default) {
@@ -202,11 +205,11 @@ class Completer {
   }
 
   // A named volume that the file does not declare is one of the platform's.
-  void AddPlatformVolume(std::string_view name, const Node& mount) {
+  void AddPlatformVolume(std::string_view name, const Node& mount, std::string path) {
     Node* volumes = root_.Find("volumes");
     if (volumes != nullptr && volumes->Find(name) != nullptr) return;
     if (!IsValidName(name)) {
-      report_.Error(mount.mark, Path(),
+      report_.Error(mount.mark, std::move(path),
                     StrCat("expected a volume name of letters, digits and ._-, got \"", name, "\""),
                     "a path on the host starts with / or ./");
       return;

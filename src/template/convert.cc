@@ -290,6 +290,11 @@ std::optional<Node> ParseVolumeText(const Node& item, const Path& path, Report& 
   volume.Set("type", Node::String(bind ? "bind" : "volume", item.mark));
   if (!source.empty()) volume.Set("source", Node::String(source, item.mark));
   volume.Set("target", Node::String(CleanPath(target), item.mark));
+  if (source.empty() && target.size() > 2 && IsLetter(target[0]) && target[1] == ':') {
+    report.Warn(item.mark, path.ToString(),
+                StrCat("\"", target.substr(0, 2), "\" is read as a drive, so this names no volume"),
+                "a volume's name has at least two characters");
+  }
   if (fields.size() < 3) return volume;
 
   std::string_view options = fields[2];

@@ -176,6 +176,23 @@ bool CheckText(std::string_view text, Report& report) {
   return true;
 }
 
+// The usual reason for YAML that is none: a tab in the indentation of line `line` (from 0) or the
+// one before.
+bool ReportTab(std::string_view text, int line, Report& report) {
+  std::size_t start = 0;
+  for (int at = 0; start < text.size() && at <= line; ++at) {
+    const std::size_t end = std::min(text.find('\n', start), text.size());
+    const std::size_t first = text.find_first_not_of(' ', start);
+    if (at + 1 >= line && first < end && text[first] == '\t') {
+      report.Error(MarkAt(text, first), "", "not valid YAML: a tab stands in the indentation",
+                   "indent with spaces");
+      return true;
+    }
+    start = end + 1;
+  }
+  return false;
+}
+
 // --- events -----------------------------------------------------------------------------------
 
 // Builds nodes of the parser's events. The library cannot be stopped from a handler, so after an
@@ -277,16 +294,23 @@ class Builder final : public YAML::EventHandler {
     std::size_t depth = 1;
   };
 
-  Mark Convert(const YAML::Mark& mark) const {
-    Mark result{std::max(mark.line, 0) + 1, std::max(mark.column, 0) + 1,
-                static_cast<std::size_t>(std::max(mark.pos, 0))};
-    // The library counts bytes; people count characters.
-    const std::size_t from =
-        result.offset - std::min<std::size_t>(result.offset, std::max(mark.column, 0));
-    for (std::size_t i = from; i < result.offset && i < text_.size(); ++i) {
-      if ((static_cast<unsigned char>(text_[i]) & 0xC0) == 0x80) --result.column;
+  // The library counts bytes; people count characters. Goes on from the last mark of the line, so
+  // that a long line is not counted anew for each value on it.
+  Mark Convert(const YAML::Mark& mark) {
+    const auto offset = std::min(static_cast<std::size_t>(std::max(mark.pos, 0)), text_.size());
+    const int line = std::max(mark.line, 0) + 1;
+    if (line != last_.line) {
+      const auto column = static_cast<std::size_t>(std::max(mark.column, 0));
+      last_ = {line, 1, offset - std::min(offset, column)};
     }
-    return result;
+    const auto continues = [&](std::size_t at) {
+      return (static_cast<unsigned char>(text_[at]) & 0xC0) == 0x80;
+    };
+    for (; last_.offset < offset; ++last_.offset) last_.column += continues(last_.offset) ? 0 : 1;
+    for (; last_.offset > offset; --last_.offset) {
+      last_.column -= continues(last_.offset - 1) ? 0 : 1;
+    }
+    return last_;
   }
 
   void Fail(Mark mark, std::string message, std::string suggestion = "") {
@@ -421,6 +445,7 @@ class Builder final : public YAML::EventHandler {
 
   std::string_view text_;
   Report& report_;
+  Mark last_;  // where Convert was last
   bool failed_ = false;
   bool plain_merge_key_ = false;
   std::size_t nodes_ = 0;
@@ -495,7 +520,7 @@ std::vector<Node> ParseYaml(std::string_view text, Report& report) {
     while (!builder.failed() && parser.HandleNextDocument(builder)) {
     }
   } catch (const YAML::Exception& error) {
-    if (!builder.failed()) {
+    if (!builder.failed() && !ReportTab(text, error.mark.line, report)) {
       Mark mark{std::max(error.mark.line, 0) + 1, std::max(error.mark.column, 0) + 1,
                 static_cast<std::size_t>(std::max(error.mark.pos, 0))};
       report.Error(mark, "", StrCat("not valid YAML: ", error.msg));
