@@ -42,7 +42,9 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::size_t kMaxRecordBytes = 64 << 20;  // a service's files lie in its record
-constexpr milliseconds kLogPause{20};              // between two looks at busy logs
+// An empty file of this name says of the record beside it: stopped.
+constexpr const char* kStoppedSuffix = ".stopped";
+constexpr milliseconds kLogPause{20};  // between two looks at busy logs
 constexpr milliseconds kMeasureAge{1000};
 constexpr milliseconds kProbeTimeout{10'000};
 
@@ -196,7 +198,8 @@ absl::Status TrySandbox(const Machine& machine, const std::string& data_dir) {
   spec.service = "probe";
   spec.command = {"/bin/true"};
   Image image;
-  TAKT_ASSIGN_OR_RETURN(LaunchPlan plan, PlanLaunch(spec, image, machine, data_dir, "probe", {}));
+  TAKT_ASSIGN_OR_RETURN(LaunchPlan plan,
+                        PlanLaunch(spec, image, machine, data_dir, "probe", 0, {}));
   std::vector<std::string> words = plan.launch.sandbox;
   // Without the file that only an instance's directory has; with a program that only ends.
   for (std::size_t i = 0; i + 2 < words.size(); ++i) {
@@ -359,11 +362,11 @@ absl::Status Processes::Open() {
   machine_.memory_groups = groups_.memory();
   machine_.private_mounts = true;
   capabilities_.name = "embedded";
-  capabilities_.features = {"cap_drop",    "configs",    "cpus",        "dns",     "extra_hosts",
-                            "healthcheck", "hostname",   "init",        "memory",  "networks",
-                            "ports",       "read_only",  "replicas",    "restart", "secrets",
-                            "shm_size",    "stdin_open", "stop_signal", "tmpfs",   "tty",
-                            "ulimits",     "user",       "working_dir"};
+  // The words are those of template features; what all runtimes have needs none.
+  capabilities_.features = {"cpus",        "extra_hosts",  "files",     "global",
+                            "healthcheck", "host_network", "hostname",  "init",
+                            "memory",      "networks",     "read_only", "replicas",
+                            "shm",         "tmpfs",        "ulimits",   "user"};
   if (machine_.gpus > 0) capabilities_.features.insert("gpus");
   auto& warnings = capabilities_.warnings;
   absl::Status sandbox = absl::FailedPreconditionError("switched off");
@@ -373,9 +376,12 @@ absl::Status Processes::Open() {
     warnings.push_back(
         StrCat("no namespaces (", std::string(sandbox.message()),
                "): volumes are not mounted at their paths in the instance, but paths in commands ",
-               "and variables are translated; read-only mounts, read_only, tmpfs sizes and a ",
-               "private /tmp are not enforced"));
-    capabilities_.features.erase("shm_size");
+               "and variables are translated; read-only mounts, sizes of tmpfs and a private /tmp ",
+               "are not enforced"));
+    for (const char* feature : {"hostname", "read_only", "shm"}) {
+      capabilities_.features.erase(feature);
+    }
+    if (!machine_.root) capabilities_.features.erase("user");
   }
   if (!groups_.memory()) {
     warnings.push_back(
@@ -408,7 +414,8 @@ void Processes::Run() {
 absl::Status Processes::Check(const ServiceSpec& spec, const std::vector<PortMapping>& new_ports) {
   TAKT_ASSIGN_OR_RETURN(const Image image, images_.Find(spec.image));
   TAKT_RETURN_IF_ERROR(
-      PlanLaunch(spec, image, machine_, Directory("check"), "check", Siblings(spec.app)).status());
+      PlanLaunch(spec, image, machine_, Directory("check"), "check", 0, Siblings(spec.app))
+          .status());
   for (const PortMapping& port : new_ports) TAKT_RETURN_IF_ERROR(CheckPortFree(port));
   return absl::OkStatus();
 }
@@ -416,7 +423,21 @@ absl::Status Processes::Check(const ServiceSpec& spec, const std::vector<PortMap
 absl::Status Processes::Save(const ServiceRecord& record) {
   const std::string file = ServiceFile(record.spec.app, record.spec.service);
   TAKT_RETURN_IF_ERROR(MakeDirs(file.substr(0, file.rfind('/')), 0700));
-  TAKT_RETURN_IF_ERROR(WriteFileAtomic(file, ServiceToJson(record), 0600));
+  const absl::Status written = WriteFileAtomic(file, ServiceToJson(record), 0600);
+  if (written.ok()) {
+    unlink((file + kStoppedSuffix).c_str());
+  } else if (record.removed) {
+    // On a full disk, what frees room must work. Without its record, a service and its instances
+    // are cleared away at the next start.
+    if (unlink(file.c_str()) != 0) return written;
+  } else if (record.stopped) {
+    // Nor may it be impossible to stop what fills the disk: an empty file needs no room.
+    const int fd = open((file + kStoppedSuffix).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) return written;
+    close(fd);
+  } else {
+    return written;
+  }
   std::lock_guard lock(mutex_);
   apps_[record.spec.app].insert(record.spec.service);
   return absl::OkStatus();
@@ -424,7 +445,7 @@ absl::Status Processes::Save(const ServiceRecord& record) {
 
 void Processes::Forget(const std::string& app, const std::string& service) {
   const std::string file = ServiceFile(app, service);
-  RemoveAll(file).IgnoreError();
+  for (const char* suffix : {"", kStoppedSuffix}) unlink((file + suffix).c_str());
   rmdir(file.substr(0, file.rfind('/')).c_str());
   std::lock_guard lock(mutex_);
   apps_[app].erase(service);
@@ -449,8 +470,8 @@ absl::Status Processes::TryStart(const ServiceSpec& spec, const InstanceRecord& 
   TAKT_RETURN_IF_ERROR(
       WriteFileAtomic(JoinPath(directory, "record"), InstanceToJson(record), 0600));
   TAKT_ASSIGN_OR_RETURN(const Image image, images_.Find(spec.image));
-  TAKT_ASSIGN_OR_RETURN(
-      LaunchPlan plan, PlanLaunch(spec, image, machine_, directory, record.id, Siblings(spec.app)));
+  TAKT_ASSIGN_OR_RETURN(LaunchPlan plan, PlanLaunch(spec, image, machine_, directory, record.id,
+                                                    record.replica, Siblings(spec.app)));
   for (const std::string& name : plan.directories) {
     TAKT_RETURN_IF_ERROR(MakeDirs(JoinPath(directory, name), 0777));
   }
@@ -587,6 +608,7 @@ absl::Status Processes::Restore() {
       TAKT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxRecordBytes));
       absl::StatusOr<ServiceRecord> record = ServiceFromJson(text);
       if (!record.ok()) return Annotate(record.status(), path);
+      if (Exists(path + kStoppedSuffix)) record->stopped = true;
       apps_[app].insert(record->spec.service);
       services[{app, record->spec.service}].record = *std::move(record);
     }

@@ -24,8 +24,11 @@ struct Segment {
 };
 
 absl::StatusOr<std::vector<Segment>> Segments(const std::string& directory) {
-  TAKT_ASSIGN_OR_RETURN(const auto names, ListDir(directory));
+  // An instance that is about to start has no directory yet.
   std::vector<Segment> segments;
+  auto listed = ListDir(directory);
+  if (absl::IsNotFound(listed.status())) return segments;
+  TAKT_ASSIGN_OR_RETURN(const auto names, std::move(listed));
   const std::string prefix = shim::kLogPrefix;
   for (const std::string& name : names) {
     Segment segment;

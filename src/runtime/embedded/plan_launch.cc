@@ -57,13 +57,14 @@ std::string Dirname(const std::string& path) { return path.substr(0, path.rfind(
 class Planner {
  public:
   Planner(const ServiceSpec& spec, const Image& image, const Machine& machine,
-          const std::string& directory, const std::string& instance,
+          const std::string& directory, const std::string& instance, int replica,
           const std::set<std::string>& siblings)
       : spec_(spec),
         image_(image),
         machine_(machine),
         directory_(directory),
         instance_(instance),
+        replica_(replica),
         siblings_(siblings) {}
 
   absl::StatusOr<LaunchPlan> Plan() {
@@ -291,6 +292,7 @@ class Planner {
       environment[name] = value;
     }
     environment["TAKT_INSTANCE"] = instance_;
+    environment["TAKT_REPLICA"] = std::to_string(replica_);
     for (const auto& [name, value] : environment) {
       launch_.environment.push_back(StrCat(name, "=", value));
     }
@@ -421,6 +423,7 @@ class Planner {
   const Machine& machine_;
   const std::string& directory_;
   const std::string& instance_;
+  const int replica_;
   const std::set<std::string>& siblings_;
   Tree tree_;
   std::map<std::string, std::string> host_paths_;  // for translation
@@ -433,9 +436,9 @@ class Planner {
 
 absl::StatusOr<LaunchPlan> PlanLaunch(const ServiceSpec& spec, const Image& image,
                                       const Machine& machine, const std::string& directory,
-                                      const std::string& instance,
+                                      const std::string& instance, int replica,
                                       const std::set<std::string>& siblings) {
-  return Planner(spec, image, machine, directory, instance, siblings).Plan();
+  return Planner(spec, image, machine, directory, instance, replica, siblings).Plan();
 }
 
 int SignalNumber(const std::string& text) {

@@ -37,7 +37,7 @@ struct LaunchPlan {
 // INVALID_ARGUMENT, FAILED_PRECONDITION or UNIMPLEMENTED for what cannot be run.
 absl::StatusOr<LaunchPlan> PlanLaunch(const ServiceSpec& spec, const Image& image,
                                       const Machine& machine, const std::string& directory,
-                                      const std::string& instance,
+                                      const std::string& instance, int replica,
                                       const std::set<std::string>& siblings);
 
 // 15 for "SIGTERM", "TERM", "sigterm", "15"; 0 for what is no signal.

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -121,7 +122,9 @@ void LogWriter::Frame(std::int64_t now_ns, bool is_stderr, const std::string& te
   AppendFrame(pending_, now_ns, is_stderr, text);
   ++pending_lines_;
   if (is_stderr && !text.empty()) last_error_line_ = text.substr(0, 300);
-  if (pending_.size() >= kMaxLineBytes) Write(now_ns);
+  if (pending_.size() >= std::min<std::uint64_t>(kMaxLineBytes, max_bytes_ / kLogSegments)) {
+    Write(now_ns);
+  }
 }
 
 void LogWriter::Write(std::int64_t now_ns) {
