@@ -15,3 +15,6 @@ echo "== logs: ten million lines"
 echo
 echo "== learning: a million points"
 "$out/learning_bench" --json "$out/learning.json"
+echo
+echo "== console: first page, a thousand apps, 100,000 lines"
+node bench/console.mjs --build "$build" --json "$out/console.json"

@@ -85,6 +85,10 @@ class Responder final : public HttpResponder {
   bool Write(std::string_view chunk) override;
   void Finish() override;
   bool closed() const override { return exchange_->closed; }
+  std::size_t backlog() const override {
+    const std::lock_guard lock(exchange_->mutex);
+    return exchange_->queued.size() + exchange_->unsent;
+  }
 
  private:
   void Answer(HttpResponse response, bool stream);
@@ -529,9 +533,11 @@ void Connection::OnStreamData() {
 
 void Connection::SendError(int status, const std::string& message) {
   HttpResponse response;
-  response.status = status;
   response.content_type = "text/plain";
   response.body = message + "\n";
+  if (const auto& make = worker_->server->options().error_response)
+    response = make(status, message);
+  response.status = status;
   keep_alive_ = false;
   linger_ = true;
   head_request_ = false;

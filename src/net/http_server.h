@@ -52,6 +52,8 @@ class HttpResponder {
   virtual bool Write(std::string_view chunk) = 0;
   virtual void Finish() = 0;
   virtual bool closed() const = 0;
+  // Bytes of the stream that the peer's kernel has not taken; any thread.
+  virtual std::size_t backlog() const = 0;
 };
 
 using HttpHandler =
@@ -69,6 +71,8 @@ struct HttpServerOptions {
   int read_timeout_ms = 30000;   // for a whole request, once its first byte came; beyond: 408
   int write_timeout_ms = 30000;  // without a byte taken by the peer; beyond: closed
   std::optional<TlsOptions> tls;
+  // The answer to what the server itself refuses (400, 408, 413, 431, ...); empty: plain text.
+  std::function<HttpResponse(int status, const std::string& message)> error_response;
 };
 
 class HttpServer {

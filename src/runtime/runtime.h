@@ -159,10 +159,21 @@ struct ImageInfo {
 // What a service does that runs this command (entrypoint and command in one) of the image.
 std::string RoleOf(const ImageInfo& image, const std::vector<std::string>& command);
 
+// A name, or a glob, that ResolveImage knows without asking anybody else.
+struct KnownImage {
+  std::string name;
+  std::string role;         // as in ImageInfo
+  std::string description;  // what runs on this machine under that name
+  std::string reason;       // why it cannot run now; empty when it can
+};
+
 class Runtime {
  public:
   virtual ~Runtime() = default;
   virtual Capabilities capabilities() const = 0;
+
+  // The catalogue, in the order in which it is searched; empty where a runtime has none.
+  virtual std::vector<KnownImage> Images() { return {}; }
 
   // NOT_FOUND with how to add it when there is no such image here.
   virtual absl::StatusOr<ImageInfo> ResolveImage(const std::string& image) = 0;

@@ -38,4 +38,9 @@ add_library(takt_serving_edge STATIC
 target_link_libraries(takt_serving_edge PUBLIC takt_serving takt_serving_protos takt_tf_protos
                       nlohmann_json::nlohmann_json ZLIB::ZLIB)
 
-takt_test(serving_lifecycle_test SOURCES lifecycle/version_policy_test.cc LIBS takt_serving_edge)
+takt_test(serving_lifecycle_test
+          SOURCES lifecycle/manager_test.cc lifecycle/version_files_test.cc
+                  lifecycle/version_policy_test.cc
+          LIBS takt_serving_edge)
+takt_test(serving_edge_test SOURCES api/json_test.cc api/rest_test.cc config/config_test.cc
+          LIBS takt_serving_edge)

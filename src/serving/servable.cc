@@ -79,20 +79,34 @@ void RunCost::Record(std::int64_t rows, std::chrono::nanoseconds took) {
   if (rows < 1) return;
   auto& mean = mean_ns_[std::min(BucketOf(rows), mean_ns_.size() - 1)];
   const std::int64_t old = mean.load(std::memory_order_relaxed);
-  // The first run of all prepares much: what follows counts from the second on.
-  const std::int64_t next = old == 0 ? took.count() : old + (took.count() - old) / 4;
+  // A single run that was interrupted (by the system, by another load) says little: up goes slowly,
+  // down quickly.
+  std::int64_t next = took.count();
+  if (old != 0) {
+    const std::int64_t change = next - old;
+    next = old + (change > 0 ? std::min(change, old) / 8 : change / 4);
+  }
   mean.store(std::max<std::int64_t>(next, 1), std::memory_order_relaxed);
 }
 
 std::chrono::nanoseconds RunCost::Estimate(std::int64_t rows) const {
-  const std::size_t bucket =
-      std::min(BucketOf(std::max<std::int64_t>(rows, 1)), mean_ns_.size() - 1);
-  for (std::size_t b = bucket + 1; b-- > 0;) {
+  rows = std::max<std::int64_t>(rows, 1);
+  const std::size_t bucket = std::min(BucketOf(rows), mean_ns_.size() - 1);
+  std::int64_t estimate = mean_ns_[bucket].load(std::memory_order_relaxed);
+  const bool measured = estimate != 0;
+  for (std::size_t b = 0; b < bucket; ++b) {
     const std::int64_t mean = mean_ns_[b].load(std::memory_order_relaxed);
     if (mean == 0) continue;
-    // From fewer rows: at worst each row costs as much.
-    return std::chrono::nanoseconds(b == bucket ? mean : mean * (rows >> b));
+    // From fewer rows: at worst each row costs as much. That bounds what was measured, too: a size
+    // that looked bad once is not run again, so its own figure would never mend.
+    const std::int64_t by_fewer = mean * (rows >> b);
+    if (!measured) {
+      estimate = estimate == 0 ? by_fewer : std::min(estimate, by_fewer);
+    } else {
+      estimate = std::min(estimate, by_fewer + by_fewer / 2);
+    }
   }
+  if (estimate != 0) return std::chrono::nanoseconds(estimate);
   for (std::size_t b = bucket + 1; b < mean_ns_.size(); ++b) {
     const std::int64_t mean = mean_ns_[b].load(std::memory_order_relaxed);
     if (mean != 0) return std::chrono::nanoseconds(mean);

@@ -159,7 +159,7 @@ const tests = [
 
   scenario("the log follows, pauses, filters, and a level is told", {}, async (page, daemon) => {
     await go(page, daemon, "apps/mnist-train/logs");
-    await page.locator(".line", { hasText: "Exported version" }).waitFor();
+    await page.locator(".line", { hasText: "exported /models" }).waitFor();
     daemon.pushLines([line("level=error msg=first")]);
     const last = page.locator(".line", { hasText: "msg=first" });
     await last.waitFor();

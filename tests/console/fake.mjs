@@ -81,7 +81,7 @@ export function mnist() {
     "mnist-train": [
       line("2026-11-24 20:13:05.123456: I tensorflow/core/platform/cpu_feature_guard.cc:210] This TensorFlow binary is optimized to use available CPU instructions"),
       line("Training model..."), ...Array.from({ length: 40 }, (_, i) => line(`step=${i * 50} loss=${(2.3 / (1 + i / 6)).toFixed(4)} accuracy=${(0.98 - 0.9 / (1 + i)).toFixed(4)}`)),
-      line("WARNING: checkpoint took 2.1 s"), line("Exported version 00000002"),
+      line("WARNING: checkpoint took 2.1 s"), line("exported /models/mnist/00000002 in 1.2 s"),
     ],
     "mnist-train-wide": [line("Training model..."), line("Traceback (most recent call last):", { stderr: true }), line('  File "/mnist_export.py", line 88, in main', { stderr: true }), line("ValueError: learning rate must be positive", { stderr: true })],
     "mnist-serving": [line("2026-11-24 20:13:05.1: I x] Successfully loaded servable version {name: mnist version: 1}"), line("2026-11-24 20:18:05.1: I x] Successfully loaded servable version {name: mnist version: 2}")],

@@ -75,6 +75,8 @@ export const en = {
   "error.unreachable": "The daemon does not answer",
   "eventlevel.error": "Error",
   "eventlevel.warning": "Warning",
+  "chart.empty": "No data in this span.",
+  "chart.step": "step",
   "diff.unchanged": "$ unchanged lines",
   "events.none": "Nothing has happened yet.",
   "example.client": "Ask the server with the test images and print the error rate",

@@ -1,3 +1,4 @@
+import { eventKind, phrase } from "../lib/phrases";
 import { preferences } from "../lib/preferences.svelte";
 import { en } from "./en";
 import { zh } from "./zh";
@@ -19,3 +20,7 @@ export function fill(text: string, values: Arguments): string {
 export function t(key: Key, values: Arguments = {}): string {
   return fill((preferences.language === "zh" ? zh : en)[key], values);
 }
+
+// A sentence of the daemon, in the language chosen as far as it is known.
+export const said = (text: string): string => phrase(text, preferences.language);
+export const kindOf = (kind: string): string => eventKind(kind, preferences.language);

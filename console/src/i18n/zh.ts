@@ -76,6 +76,8 @@ export const zh: Record<keyof typeof en, string> = {
   "error.unreachable": "守护进程没有响应",
   "eventlevel.error": "错误",
   "eventlevel.warning": "警告",
+  "chart.empty": "此时间段没有数据。",
+  "chart.step": "步",
   "diff.unchanged": "$ 行未变",
   "events.none": "还没有事件。",
   "example.client": "用测试图片请求模型服务，并输出错误率",

@@ -3,7 +3,7 @@ import { factsOf } from "./facts";
 
 test("nothing said, nothing known", () => {
   expect(factsOf([])).toEqual({ errorRate: null, loadedVersion: null, exportedVersion: null });
-  expect(factsOf(["Inference error rate: much", "error rate: 5%", "export failed"])).toEqual({
+  expect(factsOf(["Inference error rate: much", "error rate unknown", "export failed", "exported 12 rows"])).toEqual({
     errorRate: null, loadedVersion: null, exportedVersion: null,
   });
 });
@@ -13,7 +13,8 @@ test("the newest word of each program counts", () => {
     "Inference error rate: 13.5%",
     "2026-11-24 20:13:05.1: I x] Successfully loaded servable version {name: mnist version: 1}",
     "2026-11-24 20:14:05.1: I x] Successfully loaded servable version {name: mnist version: 2}",
-    "Exported version 00000002 to /mnist_export/mnist_model/00000002",
+    "Exporting trained model to /tmp/mnist/1",
+    "exported /models/mnist/00000002 in 1.2 s",
     "Inference error rate: 8.4%",
   ])).toEqual({ errorRate: 0.084, loadedVersion: 2, exportedVersion: 2 });
 });

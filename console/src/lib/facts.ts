@@ -6,10 +6,12 @@ export interface Facts {
   exportedVersion: number | null; // what a trainer exported last
 }
 
-const ERROR_RATE = /\bInference error rate: ([\d.]+)\s?%/;
+// The example's client and the one of TensorFlow Serving's tutorial; "…, error rate 8.4%" on the way.
+const ERROR_RATE = /\berror rate:? ([\d.]+)\s?%/;
 // TensorFlow Serving's own words.
 const LOADED = /Successfully loaded servable version \{name: (\S+) version: (\d+)\}/;
-const EXPORTED = /\b[Ee]xport(?:ed|ing)\b.*?\b0*(\d{1,18})(?:\/?["']?\s*)?$/;
+// "exported /models/mnist/00000002 in 1.2 s", "Exporting trained model to /tmp/mnist/2"
+const EXPORTED = /\bexport(?:ed|ing)\b.*\/0*(\d{1,18})\/?(?: in [\d.]+ s)?$/i;
 
 export function factsOf(texts: readonly string[]): Facts {
   const facts: Facts = { errorRate: null, loadedVersion: null, exportedVersion: null };

@@ -16,6 +16,7 @@ test.each<[string, Level]>([
   ["Inference error rate: 13.5%", ""], // prose is no level
   ["no errors, no warnings", ""],
   ["level=7", ""],
+  ["level=constructor", ""],
   ["", ""],
 ])("%s is %s", (text, level) => expect(levelOf(text)).toBe(level));
 

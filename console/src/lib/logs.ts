@@ -2,12 +2,12 @@
 export type Level = "error" | "warn" | "info" | "debug" | "";
 export const LEVELS: readonly Exclude<Level, "">[] = ["error", "warn", "info", "debug"];
 
-const WORDS: Record<string, Level> = {
+const WORDS = new Map<string, Level>(Object.entries({
   fatal: "error", critical: "error", crit: "error", panic: "error", error: "error", err: "error", severe: "error",
   warning: "warn", warn: "warn",
   info: "info", notice: "info", information: "info",
   debug: "debug", trace: "debug", verbose: "debug",
-};
+}));
 const LETTERS: Record<string, Level> = { F: "error", E: "error", W: "warn", I: "info", D: "debug" };
 
 // {"level":"warn"}, level=warn, severity: "ERROR"
@@ -23,13 +23,13 @@ export function levelOf(text: string): Level {
   const head = text.length > HEAD ? text.slice(0, HEAD) : text;
   const field = FIELD.exec(head);
   if (field) {
-    const level = WORDS[field[1]!.toLowerCase()];
+    const level = WORDS.get(field[1]!.toLowerCase());
     if (level) return level;
   }
   const letter = LETTER.exec(head);
   if (letter) return LETTERS[(letter[1] ?? letter[2])!] ?? "";
   const word = WORD.exec(head);
-  if (word) return WORDS[word[1]!.toLowerCase()] ?? "";
+  if (word) return WORDS.get(word[1]!.toLowerCase()) ?? "";
   return PYTHON.test(head) ? "error" : "";
 }
 

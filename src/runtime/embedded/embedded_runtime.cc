@@ -741,6 +741,24 @@ class Embedded final : public EmbeddedRuntime {
     supervisor().SetLogListener(std::move(listener));
   }
   ImageCatalogue& images() override { return processes_.images(); }
+  std::vector<KnownImage> Images() override {
+    std::vector<KnownImage> known;
+    const auto images = processes_.images().List();
+    if (!images.ok()) return known;
+    for (const Image& image : *images) {
+      const std::string root =
+          image.root == "host" ? "this machine's files" : StrCat("the files of ", image.root);
+      std::string description = root;
+      for (const ImageProgram& program : image.programs) {
+        description += StrCat(description.size() == root.size() ? "; " : ", ", program.path);
+      }
+      const absl::Status ready = processes_.images().Digest(image).status();
+      for (const std::string& name : image.names) {
+        known.push_back({name, image.role, description, std::string(ready.message())});
+      }
+    }
+    return known;
+  }
 
  private:
   Supervisor& supervisor() { return processes_.supervisor(); }

@@ -1,0 +1,189 @@
+// uPlot, loaded only where a chart is shown. A chart is told its data; the pointer, the chosen span and
+// what is marked come and go through callbacks, so that several charts can move together.
+import uPlot from "uplot";
+import "uplot/dist/uPlot.min.css";
+import { absolute, clock, type Language } from "./format";
+import { withUnit, type Unit } from "./units";
+
+export interface Series {
+  name: string;
+  points: readonly (readonly [x: number, y: number | null])[]; // by rising x; ms or step
+  colour?: string; // a CSS variable's name
+  dashed?: boolean;
+  faint?: boolean; // drawn behind: the unsmoothed curve
+}
+export interface Marker {
+  x: number;
+  label: string;
+  tone: "good" | "busy" | "warn" | "bad" | "idle";
+}
+export interface PlotOptions {
+  host: HTMLElement;
+  series: readonly Series[];
+  markers: readonly Marker[];
+  unit: Unit;
+  xIsTime: boolean;
+  logY: boolean;
+  logX: boolean;
+  stacked: boolean;
+  language: Language;
+  range: [number, number] | null; // of x; null = all of the data
+  onCursor: (x: number | null, values: (number | null)[]) => void;
+  onZoom: (from: number, to: number) => void;
+  onReset: () => void;
+}
+export interface Plot {
+  setCursor(x: number | null): void;
+  setSize(width: number, height: number): void;
+  setRange(range: [number, number] | null): void;
+  destroy(): void;
+}
+
+export const COLOURS = ["--chart-1", "--chart-2", "--chart-3", "--chart-4", "--chart-5", "--chart-6"];
+
+export function createPlot(o: PlotOptions): Plot {
+  const css = getComputedStyle(document.documentElement);
+  const colour = (name: string) => css.getPropertyValue(name).trim();
+  const font = `11px ${colour("--font")}`;
+
+  const tables = o.series.map((s): uPlot.AlignedData => {
+    const xs = new Float64Array(s.points.length);
+    const ys: (number | null)[] = new Array(s.points.length);
+    for (const [i, [x, y]] of s.points.entries()) {
+      xs[i] = x;
+      // What cannot be drawn is a gap; it is never drawn as zero.
+      ys[i] = y !== null && Number.isFinite(y) && !(o.logY && y <= 0) ? y : null;
+    }
+    return [xs, ys];
+  });
+  const joined: uPlot.AlignedData =
+    tables.length === 0 ? [[]] : tables.length === 1 ? tables[0]! : uPlot.join(tables, tables.map(() => [2]));
+  const data = (o.stacked ? stack(joined) : joined) as uPlot.AlignedData;
+
+  let silent = false; // the cursor is moved from outside: do not tell again
+  let range = o.range;
+  const axis = {
+    font, stroke: colour("--text-faint"),
+    grid: { stroke: colour("--line"), width: 1 },
+    ticks: { stroke: colour("--line"), width: 1, size: 4 },
+  };
+
+  const plot = new uPlot(
+    {
+      width: Math.max(o.host.clientWidth, 100),
+      height: Math.max(o.host.clientHeight, 80),
+      legend: { show: false },
+      ms: 1,
+      cursor: { drag: { x: true, y: false, setScale: false, dist: 6 }, points: { size: 6 }, focus: { prox: 1e6 } },
+      focus: { alpha: 1 },
+      scales: {
+        x: { time: o.xIsTime, distr: o.logX ? 3 : 1, range: (_, min, max) => range ?? spread(min, max) },
+        y: o.logY
+          ? { distr: 3 }
+          : { range: (_, min, max) => (min == null || max == null ? [0, 1] : yRange(min, max, o.unit, o.stacked)) },
+      },
+      series: [
+        {},
+        ...o.series.map((s, i): uPlot.Series => {
+          const stroke = colour(s.colour ?? COLOURS[i % COLOURS.length]!);
+          return {
+            label: s.name,
+            stroke: s.faint ? `color-mix(in srgb, ${stroke} 28%, transparent)` : stroke,
+            width: s.faint ? 1 : 1.5,
+            dash: s.dashed ? [5, 4] : undefined,
+            fill: o.stacked ? stroke : undefined,
+            paths: o.stacked ? uPlot.paths.bars!({ size: [0.9, 40], align: 1 }) : undefined,
+            points: { show: s.points.length === 1, size: 5 },
+            spanGaps: !o.stacked && tables.length > 1,
+          };
+        }),
+      ],
+      axes: [
+        { ...axis, size: 30, values: o.xIsTime ? (u, ticks) => timeTicks(ticks, u) : (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, "number", o.language))) },
+        { ...axis, size: 66, values: (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, o.unit, o.language))) },
+      ],
+      hooks: {
+        setCursor: [(u) => {
+          if (silent) return;
+          const at = u.cursor.left! >= 0 ? u.posToVal(u.cursor.left!, "x") : null;
+          o.onCursor(at, valuesAt(joined, u.cursor.idx ?? null));
+        }],
+        setSelect: [(u) => {
+          if (u.select.width < 6) return;
+          const from = u.posToVal(u.select.left, "x");
+          const to = u.posToVal(u.select.left + u.select.width, "x");
+          u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+          o.onZoom(from, to);
+        }],
+        draw: [(u) => drawMarkers(u, o.markers, colour)],
+      },
+    },
+    data,
+    o.host,
+  );
+  plot.over.addEventListener("dblclick", () => o.onReset());
+
+  return {
+    setCursor(x) {
+      silent = true;
+      plot.setCursor(x === null ? { left: -10, top: -10 } : { left: plot.valToPos(x, "x"), top: plot.over.clientHeight / 2 });
+      silent = false;
+    },
+    setSize: (width, height) => plot.setSize({ width, height }),
+    setRange(next) {
+      range = next;
+      plot.setData(data, true);
+    },
+    destroy: () => plot.destroy(),
+  };
+}
+
+export function valuesAt(data: uPlot.AlignedData, index: number | null): (number | null)[] {
+  return data.slice(1).map((ys) => (index === null ? null : (ys[index] ?? null)));
+}
+
+// Each series on top of those before it.
+function stack(data: uPlot.AlignedData): uPlot.AlignedData {
+  const sum = new Array<number>(data[0].length).fill(0);
+  const rows = data.slice(1).map((ys) => Array.from(sum, (_, i) => (sum[i]! += (ys[i] as number | null) ?? 0)));
+  return [data[0], ...rows];
+}
+
+function spread(min: number, max: number): [number, number] {
+  return min === max ? [min - 1, max + 1] : [min, max];
+}
+
+// Quantities that cannot be negative stand on zero; curves fill their space.
+export function yRange(min: number, max: number, unit: Unit, stacked: boolean): [number, number] {
+  if (stacked || unit !== "number") return [Math.min(0, min), max <= 0 ? 1 : max * 1.08];
+  const margin = (max - min || Math.abs(max) || 1) * 0.06;
+  return [min - margin, max + margin];
+}
+
+function timeTicks(ticks: readonly number[], u: uPlot): string[] {
+  const span = (u.scales.x!.max ?? 0) - (u.scales.x!.min ?? 0);
+  const DAY = 86_400_000;
+  return ticks.map((ms) => (span > 2 * DAY ? absolute(ms).slice(5, 16) : span > 600_000 ? clock(ms).slice(0, 5) : clock(ms)));
+}
+
+const TONES = { good: "--good", busy: "--busy", warn: "--warn", bad: "--bad", idle: "--idle" } as const;
+
+function drawMarkers(u: uPlot, markers: readonly Marker[], colour: (name: string) => string) {
+  const { ctx, bbox } = u;
+  ctx.save();
+  ctx.lineWidth = devicePixelRatio;
+  ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+  for (const marker of markers) {
+    const x = Math.round(u.valToPos(marker.x, "x", true));
+    if (x < bbox.left || x > bbox.left + bbox.width) continue;
+    ctx.strokeStyle = ctx.fillStyle = colour(TONES[marker.tone]);
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+    ctx.beginPath();
+    ctx.arc(x, bbox.top + 3 * devicePixelRatio, 3 * devicePixelRatio, 0, 7);
+    ctx.fill();
+  }
+  ctx.restore();
+}

@@ -1,0 +1,64 @@
+// The public HTTP API of the daemon, and the console's files beside it: authentication, JSON
+// bodies, OpenAPI, server-sent events. Nothing else in Takt knows JSON bodies; nothing here
+// decides. Threads: Handle may be called from any thread and blocks no longer than the line does;
+// two threads of its own write the streams.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/router.h"
+#include "base/clock.h"
+#include "line/line.h"
+#include "net/http_server.h"
+#include "runtime/runtime.h"
+#include "storage/volumes.h"
+
+namespace takt::api {
+
+inline constexpr std::size_t kMaxRequestBytes = 4 << 20;  // of a body; beyond: 413
+
+// A file of the console; the views outlive the API.
+struct StaticFile {
+  std::string_view path;  // "index.html", "assets/index-3f2a.js"
+  std::string_view content_type;
+  std::string_view etag;   // without quotes
+  std::string_view gzip;   // the content
+  bool immutable = false;  // its name changes with its content
+};
+
+struct ApiOptions {
+  std::string version;
+  std::string data_dir;
+  std::string listen;  // "127.0.0.1:8080"
+  // What a request must carry, as a bearer token or in the cookie takt_token; "" = nothing.
+  std::string token;
+  std::vector<StaticFile> files;
+  std::string content_security_policy;
+  std::chrono::milliseconds keep_alive{15000};  // between the comments of a silent stream
+};
+
+// The OpenAPI document, as answered at /api/v1/openapi.json.
+std::string_view OpenApiDocument();
+
+class Api {
+ public:
+  // All must outlive it. Takes the runtime's log listener, and adds one to the line.
+  static std::unique_ptr<Api> Create(ApiOptions options, line::Line& line,
+                                     runtime::Runtime& runtime, storage::VolumeStore& volumes,
+                                     const Clock& clock);
+  virtual ~Api() = default;  // ends the streams
+
+  // For routes of other rooms; before the first Handle.
+  virtual Router& router() = 0;
+  // The handler for HttpServer.
+  virtual void Handle(const net::HttpRequest& request,
+                      const std::shared_ptr<net::HttpResponder>& responder) = 0;
+  // Sends a message to every client of /stream: `event` is its kind, `data` JSON. Any thread.
+  virtual void Broadcast(std::string_view event, std::string_view data) = 0;
+};
+
+}  // namespace takt::api

@@ -1,0 +1,829 @@
+// The public API over a real server: what each address answers, and that openapi.json says so.
+#include "api/api.h"
+
+#include <atomic>
+#include <condition_variable>
+#include <thread>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <zlib.h>
+
+#include "api/errors.h"
+#include "api/fakes_for_test.h"
+#include "api/logs.h"
+#include "api/streams.h"
+#include "base/fs.h"
+#include "net/http_client.h"
+#include "nlohmann/json.hpp"
+
+namespace takt::api {
+namespace {
+
+using nlohmann::json;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAreArray;
+
+const json& Document() {
+  static const json document = json::parse(OpenApiDocument());
+  return document;
+}
+
+// What of `value` is not as `schema` says, a line each; the part of JSON Schema that the document
+// uses. A field that the schema does not name is an error too.
+void Validate(const json& schema, const json& value, const std::string& path,
+              std::vector<std::string>* errors) {
+  if (schema.contains("$ref")) {
+    const std::string ref = schema["$ref"].get<std::string>().substr(1);
+    return Validate(Document().at(json::json_pointer(ref)), value, path, errors);
+  }
+  if (schema.contains("oneOf")) {
+    int matching = 0;
+    for (const json& each : schema["oneOf"]) {
+      std::vector<std::string> own;
+      Validate(each, value, path, &own);
+      matching += own.empty() ? 1 : 0;
+    }
+    if (matching != 1) errors->push_back(StrCat(path, ": matches ", matching, " of oneOf"));
+    return;
+  }
+  const json types = !schema.contains("type")     ? json::array()
+                     : schema["type"].is_string() ? json::array({schema["type"]})
+                                                  : schema["type"];
+  const auto is = [&](const std::string& type) {
+    return (type == "string" && value.is_string()) || (type == "boolean" && value.is_boolean()) ||
+           (type == "integer" && value.is_number_integer()) ||
+           (type == "number" && value.is_number()) || (type == "null" && value.is_null()) ||
+           (type == "array" && value.is_array()) || (type == "object" && value.is_object());
+  };
+  if (!types.empty() && std::none_of(types.begin(), types.end(), [&](const json& type) {
+        return is(type.get<std::string>());
+      })) {
+    errors->push_back(StrCat(path, ": expected ", types.dump(), ", got ", value.dump()));
+    return;
+  }
+  if (schema.contains("enum") &&
+      std::find(schema["enum"].begin(), schema["enum"].end(), value) == schema["enum"].end()) {
+    errors->push_back(StrCat(path, ": ", value.dump(), " is not one of the enum"));
+  }
+  if (value.is_array() && schema.contains("items")) {
+    for (std::size_t i = 0; i < value.size(); ++i) {
+      Validate(schema["items"], value[i], StrCat(path, "[", i, "]"), errors);
+    }
+  }
+  if (!value.is_object()) return;
+  for (const json& name : schema.value("required", json::array())) {
+    if (!value.contains(name.get<std::string>())) {
+      errors->push_back(StrCat(path, ": lacks ", name.get<std::string>()));
+    }
+  }
+  const json properties = schema.value("properties", json::object());
+  const json additional = schema.value("additionalProperties", json(false));
+  for (const auto& [key, each] : value.items()) {
+    const std::string at = StrCat(path, ".", key);
+    if (properties.contains(key)) {
+      Validate(properties[key], each, at, errors);
+    } else if (additional.is_object()) {
+      Validate(additional, each, at, errors);
+    } else if (additional == false && schema.contains("properties")) {
+      errors->push_back(StrCat(at, ": is not in the document"));
+    }
+  }
+}
+
+std::string Gzip(const std::string& text) {
+  z_stream stream{};
+  EXPECT_EQ(deflateInit2(&stream, 9, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  std::string out(text.size() + 100, '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
+  stream.avail_in = static_cast<uInt>(text.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
+  out.resize(out.size() - stream.avail_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+struct Answer {
+  int status = 0;
+  json body;
+  net::HttpReply reply;
+};
+
+class ApiTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Start(""); }
+  void TearDown() override { Stop(); }
+
+  void Start(const std::string& token) {
+    volumes_ = storage::VolumeStore::Open(dir_.path()).value();
+    ApiOptions options;
+    options.version = "1.2.3";
+    options.data_dir = dir_.path();
+    options.token = token;
+    options.files = {
+        {"index.html", "text/html; charset=utf-8", "e1", page_, false},
+        {"assets/a-1.js", "text/javascript", "e2", script_, true},
+    };
+    options.content_security_policy = "default-src 'none'";
+    options.keep_alive = milliseconds(50);
+    api_ = Api::Create(options, line_, runtime_, *volumes_, clock_);
+    net::HttpServerOptions server;
+    server.max_body_bytes = kMaxRequestBytes;
+    server.error_response = ErrorResponseForHttp;
+    server.max_stream_backlog_bytes = 256 << 10;
+    server_ = net::HttpServer::Start(server, [this](net::HttpRequest request, auto responder) {
+                api_->Handle(request, responder);
+              }).value();
+  }
+  void Stop() {
+    if (server_ != nullptr) server_->Stop(0);
+    server_.reset();
+    api_.reset();
+  }
+
+  net::HttpClientOptions ClientOptions() const {
+    net::HttpClientOptions options;
+    options.port = server_->port();
+    return options;
+  }
+
+  // One call; what comes back is checked against the document.
+  Answer Call(const std::string& method, const std::string& target, const std::string& body = "",
+              std::vector<std::pair<std::string, std::string>> headers = {}) {
+    net::HttpCall call;
+    call.method = method;
+    call.target = StrCat(kApiPrefix, target);
+    call.body = body;
+    call.headers = std::move(headers);
+    const auto reply = net::HttpClient(ClientOptions()).Call(call);
+    EXPECT_TRUE(reply.ok()) << reply.status();
+    if (!reply.ok()) return {};
+    Answer answer{reply->status, json(), *reply};
+    if (reply->body.empty()) return answer;
+    answer.body = json::parse(reply->body, nullptr, false);
+    EXPECT_FALSE(answer.body.is_discarded()) << reply->body;
+    const json* schema = Schema(method, target.substr(0, target.find('?')), reply->status);
+    if (schema != nullptr) {
+      std::vector<std::string> errors;
+      Validate(*schema, answer.body, "body", &errors);
+      EXPECT_THAT(errors, IsEmpty()) << method << " " << target;
+    }
+    return answer;
+  }
+  Answer Get(const std::string& target) { return Call("GET", target); }
+
+  // The schema of an answer; null where the address is not in the document.
+  static const json* Schema(const std::string& method, const std::string& target, int status) {
+    for (const auto& [pattern, methods] : Document()["paths"].items()) {
+      const bool literal = target == pattern;
+      if (!literal && (pattern.find('{') == std::string::npos ||
+                       Document()["paths"].contains(target) || !PathMatches(pattern, target))) {
+        continue;
+      }
+      std::string verb = method;
+      std::transform(verb.begin(), verb.end(), verb.begin(), ::tolower);
+      if (!methods.contains(verb)) continue;
+      const json& responses = methods[verb]["responses"];
+      const std::string code = std::to_string(status);
+      if (!responses.contains(code) && status < 400) {
+        ADD_FAILURE() << method << " " << target << ": " << status << " is not in the document";
+        return nullptr;
+      }
+      const json& response = responses[responses.contains(code) ? code : "default"];
+      return &response["content"]["application/json"]["schema"];
+    }
+    return nullptr;
+  }
+  static bool PathMatches(std::string pattern, std::string target) {
+    while (true) {
+      const std::size_t a = std::min(pattern.find('/', 1), pattern.size());
+      const std::size_t b = std::min(target.find('/', 1), target.size());
+      if (pattern[1] != '{' && pattern.substr(0, a) != target.substr(0, b)) return false;
+      pattern.erase(0, a);
+      target.erase(0, b);
+      if (pattern.empty() || target.empty()) return pattern.empty() && target.empty();
+    }
+  }
+
+  Answer CreateApp(const std::string& name) {
+    return Call("POST", "/apps",
+                json({{"name", name}, {"template", "takt/host"}, {"values", {{"A", "1"}}}}).dump());
+  }
+
+  // Collects a stream's events in a thread until `enough` says so.
+  std::vector<net::ServerSentEvent> Collect(
+      const std::string& target,
+      const std::function<bool(const std::vector<net::ServerSentEvent>&)>& enough,
+      const std::function<void()>& when_open = nullptr, const std::string& last_event_id = "") {
+    std::vector<net::ServerSentEvent> events;
+    net::HttpCall call;
+    call.target = StrCat(kApiPrefix, target);
+    if (!last_event_id.empty()) call.headers = {{"Last-Event-ID", last_event_id}};
+    net::ServerSentEventParser parser;
+    bool open = false;
+    const auto give_up = std::chrono::steady_clock::now() + seconds(20);
+    net::HttpClient client(ClientOptions());
+    const auto reply = client.Stream(
+        call,
+        [&](std::string_view piece) {
+          const bool first = !std::exchange(open, true);
+          if (first && when_open) when_open();
+          return parser.Feed(piece, [&](const net::ServerSentEvent& event) {
+            events.push_back(event);
+            return true;
+          }) && !enough(events);
+        },
+        [&] { return std::chrono::steady_clock::now() < give_up; });
+    EXPECT_TRUE(reply.ok()) << reply.status();
+    EXPECT_TRUE(enough(events)) << "gave up with " << events.size() << " events";
+    return events;
+  }
+
+  TempDir dir_;
+  FakeClock clock_;
+  LogsOnlyRuntime runtime_;
+  ScriptedLine line_;
+  std::unique_ptr<storage::VolumeStore> volumes_;
+  const std::string page_ = Gzip("<html>"), script_ = Gzip("script");
+  std::unique_ptr<Api> api_;
+  std::unique_ptr<net::HttpServer> server_;
+};
+
+// ---- The document ----
+
+TEST_F(ApiTest, EveryRouteIsInTheDocumentAndTheOtherWayRound) {
+  std::vector<std::string> routes, documented;
+  for (const Route& route : api_->router().routes()) {
+    std::vector<std::string> query = route.query;
+    std::sort(query.begin(), query.end());
+    std::string line = StrCat(route.method, " ", route.pattern);
+    for (const std::string& each : query) line += " " + each;
+    routes.push_back(line);
+  }
+  for (const auto& [pattern, methods] : Document()["paths"].items()) {
+    for (const auto& [method, operation] : methods.items()) {
+      std::string line = method;
+      std::transform(line.begin(), line.end(), line.begin(), ::toupper);
+      line += " " + pattern;
+      std::set<std::string> query;
+      std::size_t placeholders = 0;
+      for (const json& parameter : operation.value("parameters", json::array())) {
+        if (parameter["in"] == "query") query.insert(parameter["name"]);
+        if (parameter["in"] == "path") {
+          ++placeholders;
+          EXPECT_THAT(pattern, HasSubstr("{" + parameter["name"].get<std::string>() + "}"));
+        }
+      }
+      EXPECT_EQ(placeholders,
+                static_cast<std::size_t>(std::count(pattern.begin(), pattern.end(), '{')))
+          << line;
+      for (const std::string& each : query) line += " " + each;
+      documented.push_back(line);
+      EXPECT_FALSE(operation["operationId"].get<std::string>().empty());
+    }
+  }
+  EXPECT_THAT(routes, UnorderedElementsAreArray(documented));
+}
+
+TEST_F(ApiTest, TheDocumentIsServedAndItsReferencesLeadSomewhere) {
+  EXPECT_EQ(Get("/openapi.json").body, Document());
+  const std::function<void(const json&)> walk = [&](const json& node) {
+    if (node.is_object() && node.contains("$ref")) {
+      const std::string pointer = node["$ref"].get<std::string>().substr(1);
+      EXPECT_TRUE(Document().contains(json::json_pointer(pointer))) << pointer;
+    }
+    if (node.is_structured()) {
+      for (const json& each : node) walk(each);
+    }
+  };
+  walk(Document());
+}
+
+// ---- Apps ----
+
+TEST_F(ApiTest, CreatesAnAppAndShowsIt) {
+  const Answer created = CreateApp("a");
+  EXPECT_EQ(created.status, 201);
+  EXPECT_EQ(created.body["revision"]["configuration"]["values"]["A"], "1");
+  EXPECT_EQ(created.body["revision"]["configuration"]["template_name"], "template");
+  runtime::InstanceStatus instance;
+  instance.id = "a-main-1";
+  instance.state = runtime::InstanceState::kRunning;
+  instance.started = std::chrono::system_clock::time_point(seconds(1));
+  instance.exit_code = 3;
+  instance.endpoints.push_back({"127.0.0.1", 9000, 80, "tcp"});
+  line_.AddInstance("a", instance);
+
+  const Answer got = Get("/apps/a");
+  const json& shown = got.body["services"][0]["instances"][0];
+  EXPECT_EQ(shown["started_at"], "1970-01-01T00:00:01.000Z");
+  EXPECT_TRUE(shown["finished_at"].is_null());
+  EXPECT_EQ(shown["exit_code"], 3);
+  EXPECT_TRUE(shown["signal"].is_null());
+  EXPECT_EQ(shown["endpoints"][0]["address"], "127.0.0.1:9000");
+  EXPECT_EQ(got.body["services"][0]["spec"]["depends_on"]["x"], "healthy");
+
+  const Answer list = Get("/apps");
+  EXPECT_EQ(list.body["apps"].size(), 1u);
+  EXPECT_FALSE(list.body["apps"][0]["revision"].contains("configuration"));
+  EXPECT_EQ(list.body["apps"][0]["values"]["A"], "1");
+
+  const Answer endpoints = Get("/endpoints");
+  EXPECT_EQ(endpoints.body["endpoints"][0]["app"], "a");
+  EXPECT_EQ(endpoints.body["endpoints"][0]["port"], 9000);
+  EXPECT_EQ(Get("/system").body["counts"]["instances"], 1);
+}
+
+TEST_F(ApiTest, PreviewsWithoutDoing) {
+  line_.preview.changes.push_back({line::Change::Kind::kChanged, "values.A", "1", "2"});
+  line_.preview.services.push_back({"main", line::ServiceAction::kRestart, {}});
+  line_.preview.suggestions.push_back({"main", "v", {"sub"}, "did you mean that?"});
+  line_.preview.parameters.push_back({"A", std::nullopt, true, "", {}, {{"services", 1, 2}}});
+  line_.preview.issues.emplace_back();
+  const Answer answer =
+      Call("POST", "/apps?dry_run=true", R"({"name": "a", "template": "takt/host"})");
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.body["anything_changes"], true);
+  EXPECT_EQ(answer.body["services"][0]["action"], "restart");
+  EXPECT_EQ(answer.body["suggestions"][0]["option"]["subdirectory"], "sub");
+  EXPECT_TRUE(answer.body["parameters"][0]["default_value"].is_null());
+  EXPECT_THAT(line_.List(), IsEmpty());
+
+  CreateApp("a");
+  EXPECT_EQ(Call("PUT", "/apps/a/configuration?dry_run=true", R"({"values": {"A": "2"}})").status,
+            200);
+  EXPECT_EQ(line_.previewed.values.at("A"), "2");
+  EXPECT_EQ(line_.previewed.template_text, "takt/host");
+  EXPECT_EQ(Call("POST", "/apps/a/rollback?dry_run=1", R"({"revision": 1})").status, 200);
+  EXPECT_EQ(line_.previewed.values.at("A"), "1");
+  EXPECT_EQ(line_.Revisions("a")->size(), 1u);
+}
+
+TEST_F(ApiTest, ConfiguresRollsBackStopsStartsAndRemoves) {
+  CreateApp("a");
+  const Answer second = Call(
+      "PUT", "/apps/a/configuration",
+      R"({"values": {"B": "2"}, "volume_options": {"v": {"subdirectory": "s"}}, "why": "better"})");
+  EXPECT_EQ(second.status, 200);
+  EXPECT_EQ(second.body["revision"]["number"], 2);
+  EXPECT_EQ(second.body["revision"]["why"], "better");
+  EXPECT_EQ(second.body["values"], json({{"B", "2"}}));
+  EXPECT_EQ(second.body["revision"]["configuration"]["template"], "takt/host");
+  EXPECT_EQ(Get("/apps/a/revisions").body["revisions"][0]["number"], 2);
+  EXPECT_EQ(Get("/apps/a/revisions?limit=1").body["revisions"].size(), 1u);
+  EXPECT_EQ(Get("/apps/a/revisions/1").body["configuration"]["values"]["A"], "1");
+  EXPECT_EQ(Get("/apps/a/revisions/9").status, 404);
+  const Answer back = Call("POST", "/apps/a/rollback", R"({"revision": 1, "why": "worse"})");
+  EXPECT_EQ(back.body["revision"]["number"], 3);
+  EXPECT_EQ(back.body["values"], json({{"A", "1"}}));
+  EXPECT_EQ(Call("POST", "/apps/a/stop").body["state"], "stopped");
+  EXPECT_EQ(Call("POST", "/apps/a/start").body["stopped"], false);
+  EXPECT_THAT(Get("/apps/a/removal").body["volumes_kept"], ElementsAre("data"));
+  EXPECT_EQ(Call("DELETE", "/apps/a").status, 200);
+  EXPECT_EQ(Get("/apps/a").status, 404);
+  EXPECT_EQ(Call("DELETE", "/apps/a").status, 404);
+}
+
+TEST_F(ApiTest, SaysWhatAProgramCanUseOfARefusal) {
+  templates::Issue issue;
+  issue.line = 3;
+  issue.message = "unknown field";
+  line_.preview.issues = {issue};
+  line_.preview.missing_volumes = {"data"};
+  line_.refusal = absl::InvalidArgumentError("template:3: unknown field");
+  const Answer created = CreateApp("a");
+  EXPECT_EQ(created.status, 400);
+  EXPECT_EQ(created.body["code"], "INVALID_ARGUMENT");
+  EXPECT_EQ(created.body["details"]["issues"][0]["line"], 3);
+  EXPECT_THAT(created.body["details"]["missing_volumes"], ElementsAre("data"));
+}
+
+// ---- The rest of the platform ----
+
+TEST_F(ApiTest, TellsAboutTheSystem) {
+  clock_.Advance(seconds(90));
+  const Answer answer = Get("/system");
+  EXPECT_EQ(answer.body["version"], "1.2.3");
+  EXPECT_EQ(answer.body["uptime_seconds"], 90);
+  EXPECT_EQ(answer.body["started_at"], "2026-01-01T00:00:00.000Z");
+  EXPECT_EQ(answer.body["runtime"]["name"], "test");
+  EXPECT_THAT(answer.body["runtime"]["warnings"], ElementsAre("no memory cgroup"));
+  EXPECT_GT(answer.body["memory_bytes"], 0);
+}
+
+TEST_F(ApiTest, KeepsVolumes) {
+  EXPECT_EQ(Call("POST", "/volumes", R"({"name": "v"})").status, 201);
+  EXPECT_EQ(Call("POST", "/volumes", R"({"name": "used"})").status, 201);
+  EXPECT_EQ(Call("POST", "/volumes", R"({"name": "v"})").status, 409);
+  EXPECT_EQ(Call("POST", "/volumes", R"({"name": "../v"})").status, 400);
+  EXPECT_EQ(Get("/volumes").body["volumes"].size(), 2u);
+  EXPECT_EQ(Get("/volumes/v").body["ready"], true);
+  const Answer refused = Call("DELETE", "/volumes/used");
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ(refused.body["code"], "FAILED_PRECONDITION");
+  EXPECT_THAT(refused.body["details"]["users"], ElementsAre("a", "b"));
+  EXPECT_EQ(Call("DELETE", "/volumes/v").status, 204);
+  EXPECT_EQ(Get("/volumes/v").status, 404);
+}
+
+TEST_F(ApiTest, KnowsImages) {
+  const Answer images = Get("/images");
+  EXPECT_EQ(images.body["images"][0]["available"], true);
+  EXPECT_EQ(images.body["images"][1]["reason"], "not installed");
+  EXPECT_EQ(Get("/images/resolve?image=takt%2Fhost").body["digest"], "host@1");
+  EXPECT_EQ(Get("/images/resolve?image=x").status, 404);
+  EXPECT_EQ(Get("/images/resolve").status, 400);
+}
+
+TEST_F(ApiTest, ChecksATemplateAndStartsNothing) {
+  const std::string text =
+      "services:\n  web:\n    image: takt/host\n    command: [\"echo\", \"${VERSION:-1}\"]\n"
+      "    privileged: true\nvolumes:\n  data: {}\n";
+  const Answer answer =
+      Call("POST", "/templates/check?resolved=true", json({{"template", text}}).dump());
+  ASSERT_EQ(answer.status, 200);
+  ASSERT_EQ(answer.body["services"].size(), 1u) << answer.body;
+  ASSERT_EQ(answer.body["unsupported"].size(), 1u) << answer.body;
+  ASSERT_EQ(answer.body["volumes"].size(), 1u) << answer.body;
+  EXPECT_EQ(answer.body["services"][0]["command"][1], "1");
+  EXPECT_EQ(answer.body["parameters"][0]["default_value"], "1");
+  EXPECT_EQ(answer.body["parameters"][0]["uses"][0]["line"], 4);
+  EXPECT_EQ(answer.body["unsupported"][0]["feature"], "privileged");
+  EXPECT_EQ(answer.body["ok"], false);
+  EXPECT_EQ(answer.body["volumes"][0]["exists"], false);
+  EXPECT_TRUE(answer.body["resolved"]["services"].contains("web"));
+  const Answer wrong =
+      Call("POST", "/templates/check", R"({"template": "services:\n  web:\n    imag: x\n"})");
+  EXPECT_EQ(wrong.status, 200);
+  EXPECT_EQ(wrong.body["ok"], false);
+  EXPECT_EQ(wrong.body["issues"][0]["line"], 3);
+  EXPECT_TRUE(wrong.body["resolved"].is_null());
+}
+
+TEST_F(ApiTest, ListsEvents) {
+  for (int i = 0; i < 5; ++i) line_.Record(i % 2 == 0 ? "a" : "b", "started", StrCat(i));
+  EXPECT_EQ(Get("/events").body["last_id"], 5);
+  EXPECT_EQ(Get("/events?limit=2").body["events"][0]["id"], 4);
+  EXPECT_EQ(Get("/events?after=1&limit=2").body["events"][0]["id"], 2);
+  EXPECT_EQ(Get("/events?app=b").body["events"].size(), 2u);
+  EXPECT_EQ(Get("/events?after=5").body["last_id"], 5);
+}
+
+// ---- Refusals ----
+
+TEST_F(ApiTest, RefusesWhatItDoesNotKnowByName) {
+  CreateApp("a");
+  struct Case {
+    std::string method, target, body;
+    int status;
+    std::string message;
+  };
+  const std::vector<Case> cases = {
+      {"GET", "/nothing", "", 404, "no such address"},
+      {"GET", "", "", 404, "no such address"},
+      {"GET", "/apps/", "", 404, "no such address"},
+      {"PATCH", "/apps/a", "", 405, "the methods here are GET, DELETE"},
+      {"GET", "/apps/b", "", 404, "no app b"},
+      {"GET", "/events?limt=1", "", 400, "unknown query parameter \"limt\": did you mean limit?"},
+      {"GET", "/events?limit=0", "", 400, "expected an integer from 1 to 10000, got \"0\""},
+      {"GET", "/events?limit=x", "", 400, "got \"x\""},
+      {"POST", "/apps?dry_run=yes", "{}", 400, "expected true or false"},
+      {"POST", "/apps", "{", 400, "not JSON"},
+      {"POST", "/apps", "[]", 400, "expected an object, got []"},
+      {"POST", "/apps", "\"\xff\"", 400, "not JSON"},
+      {"POST", "/apps", std::string(100'000, '['), 400, "not JSON"},
+      {"POST", "/apps", R"({"a":)" + std::string(40, '[') + std::string(40, ']') + "}", 400,
+       "deeper than 32 levels"},
+      {"POST", "/apps", R"({"template": "x"})", 400, "the field name is missing"},
+      {"POST", "/apps", R"({"name": 1, "template": "x"})", 400, "name: expected a string, got 1"},
+      {"POST", "/apps", R"({"name": "x", "template": "x", "templat": "x"})", 400,
+       "unknown field \"templat\": did you mean template?"},
+      {"POST", "/apps", R"({"name": "x", "template": "x", "values": {"A": 1}})", 400,
+       "values.A: expected a string, got 1"},
+      {"POST", "/apps", R"({"name": "x", "template": "x", "values": []})", 400,
+       "values: expected an object of strings"},
+      {"POST", "/apps", R"({"name": "x", "template": "x", "volume_options": {"v": {"sub": "x"}}})",
+       400, "unknown field \"volume_options.v.sub\""},
+      {"POST", "/apps", R"({"name": "x", "template": "x", "create_volumes": "yes"})", 400,
+       "create_volumes: expected true or false"},
+      {"POST", "/apps/a/rollback", R"({"revision": 1.5})", 400, "revision: expected an integer"},
+      {"POST", "/apps/a/rollback", R"({"revision": 99999999999})", 400, "expected an integer"},
+      {"GET", "/apps/a/revisions/x", "", 400, "expected a number"},
+      {"GET", "/apps/a/logs?cursor=x", "", 400, "cursor: expected one of an earlier answer"},
+      {"GET", "/apps/a/logs?tail=10001", "", 400, "from 0 to 10000"},
+      {"GET", "/apps/a/logs?service=man", "", 404, "did you mean main?"},
+      {"GET", "/apps/a/logs?instance=x", "", 404, "no instance x"},
+      {"GET", "/apps/b/logs/stream", "", 404, "no app b"},
+      {"POST", "/volumes", R"({"name": "v", "options": {"device": 1}})", 400,
+       "options.device: expected a string"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(StrCat(c.method, " ", c.target, " ", c.body.substr(0, 60)));
+    const Answer answer = Call(c.method, c.target, c.body);
+    EXPECT_EQ(answer.status, c.status);
+    ASSERT_TRUE(answer.body.is_object());
+    EXPECT_THAT(answer.body["message"].get<std::string>(), HasSubstr(c.message));
+  }
+  EXPECT_EQ(line_.List().size(), 1u);
+}
+
+TEST_F(ApiTest, RefusesABodyBeyondTheLimitInTheApisWords) {
+  const Answer answer = Call("POST", "/apps", std::string(kMaxRequestBytes + 1, 'x'));
+  EXPECT_EQ(answer.status, 413);
+  EXPECT_EQ(answer.body["code"], "RESOURCE_EXHAUSTED");
+}
+
+TEST_F(ApiTest, LetsNoPageOfAnotherOriginChangeAnything) {
+  const std::string own = StrCat("127.0.0.1:", server_->port());
+  const std::string body = R"({"name": "a", "template": "x"})";
+  for (const auto& [name, value] :
+       std::vector<std::pair<std::string, std::string>>{{"Origin", "http://evil.example"},
+                                                        {"Origin", "null"},
+                                                        {"Origin", "http://127.0.0.1:1"},
+                                                        {"Sec-Fetch-Site", "cross-site"},
+                                                        {"Sec-Fetch-Site", "same-site"}}) {
+    EXPECT_EQ(Call("POST", "/apps", body, {{name, value}}).status, 403) << name << value;
+  }
+  EXPECT_EQ(Call("POST", "/apps/a/stop", "", {{"Origin", "http://evil.example"}}).status, 403);
+  net::HttpCall form;
+  form.method = "POST";
+  form.target = "/api/v1/apps";
+  form.body = body;
+  form.content_type = "text/plain";
+  EXPECT_EQ(net::HttpClient(ClientOptions()).Call(form)->status, 415);
+  EXPECT_THAT(line_.List(), IsEmpty());
+  EXPECT_EQ(
+      Call("POST", "/apps", body, {{"Origin", "http://" + own}, {"Sec-Fetch-Site", "same-origin"}})
+          .status,
+      201);
+}
+
+TEST_F(ApiTest, WantsTheTokenWhereItHasOne) {
+  Stop();
+  Start("secret");
+  EXPECT_EQ(Get("/apps").status, 401);
+  EXPECT_EQ(Get("/apps").body["code"], "UNAUTHENTICATED");
+  EXPECT_EQ(Call("GET", "/apps", "", {{"Authorization", "Bearer secreT"}}).status, 401);
+  EXPECT_EQ(Call("GET", "/apps", "", {{"Authorization", "Bearer secret"}}).status, 200);
+  EXPECT_EQ(Call("GET", "/stream", "").status, 401);
+  EXPECT_EQ(Call("POST", "/session", R"({"token": "wrong"})").status, 401);
+  const Answer session = Call("POST", "/session", R"({"token": "secret"})");
+  EXPECT_EQ(session.status, 204);
+  const std::string cookie(session.reply.Header("set-cookie"));
+  EXPECT_THAT(cookie, HasSubstr("HttpOnly; SameSite=Strict"));
+  EXPECT_EQ(
+      Call("GET", "/apps", "", {{"Cookie", "a=b; " + cookie.substr(0, cookie.find(';'))}}).status,
+      200);
+  EXPECT_EQ(Call("GET", "/apps", "", {{"Cookie", "xtakt_token=secret"}}).status, 401);
+}
+
+// ---- The console's files ----
+
+TEST_F(ApiTest, ServesTheConsole) {
+  net::HttpClient client(ClientOptions());
+  const auto get = [&](const std::string& target,
+                       std::vector<std::pair<std::string, std::string>> headers = {},
+                       const std::string& method = "GET") {
+    net::HttpCall call;
+    call.method = method;
+    call.target = target;
+    call.headers = std::move(headers);
+    return client.Call(call).value();
+  };
+  const net::HttpReply page = get("/");
+  EXPECT_EQ(page.status, 200);
+  EXPECT_EQ(page.body, "<html>");
+  EXPECT_EQ(page.Header("content-security-policy"), "default-src 'none'");
+  EXPECT_EQ(page.Header("cache-control"), "no-cache");
+  EXPECT_EQ(page.Header("etag"), "\"e1\"");
+  EXPECT_EQ(get("/", {{"If-None-Match", "\"e1\""}}).status, 304);
+  EXPECT_EQ(get("/", {{"If-None-Match", "\"other\""}}).status, 200);
+  EXPECT_EQ(get("/apps/a").body, "<html>");
+  const net::HttpReply script = get("/assets/a-1.js", {{"Accept-Encoding", "gzip, br"}});
+  EXPECT_EQ(script.Header("content-encoding"), "gzip");
+  EXPECT_EQ(script.body, script_);
+  EXPECT_EQ(script.Header("cache-control"), "public, max-age=31536000, immutable");
+  EXPECT_EQ(get("/assets/b.js").status, 404);
+  EXPECT_EQ(get("/", {}, "HEAD").body, "");
+  EXPECT_EQ(get("/", {}, "POST").status, 405);
+  EXPECT_EQ(get("/api/v2/apps").body, "<html>");
+}
+
+// ---- Logs ----
+
+TEST_F(ApiTest, MergesTheLogsOfAnAppAndGoesOnFromACursor) {
+  CreateApp("a");
+  for (const char* id : {"i1", "i2"}) {
+    runtime::InstanceStatus instance;
+    instance.id = id;
+    line_.AddInstance("a", instance);
+  }
+  for (int i = 0; i < 6; ++i) runtime_.Log(i % 2 == 0 ? "i1" : "i2", i, StrCat("line ", i));
+  const auto texts = [](const Answer& answer) {
+    std::vector<std::string> out;
+    for (const json& line : answer.body["lines"]) out.push_back(line["text"]);
+    return out;
+  };
+  const Answer all = Get("/apps/a/logs");
+  EXPECT_THAT(texts(all), ElementsAre("line 0", "line 1", "line 2", "line 3", "line 4", "line 5"));
+  EXPECT_EQ(all.body["lines"][0]["service"], "main");
+  EXPECT_EQ(all.body["lines"][1]["instance"], "i2");
+  EXPECT_THAT(texts(Get("/apps/a/logs?tail=2")), ElementsAre("line 4", "line 5"));
+  EXPECT_THAT(texts(Get("/apps/a/logs?instance=i2&tail=2")), ElementsAre("line 3", "line 5"));
+  EXPECT_THAT(texts(Get("/apps/a/logs?service=main&tail=1")), ElementsAre("line 5"));
+
+  const Answer end = Get("/apps/a/logs?tail=0");
+  EXPECT_THAT(texts(end), IsEmpty());
+  runtime_.Log("i1", 6, "line 6");
+  runtime_.Log("i1", 3, "line 7, its clock jumped back");
+  runtime_.Log("i2", 7, "line 8");
+  std::string cursor = end.body["cursor"];
+  std::vector<std::string> read;
+  for (int i = 0; i < 4; ++i) {
+    const Answer piece = Get(StrCat("/apps/a/logs?tail=1&cursor=", net::UrlEncode(cursor)));
+    for (const std::string& each : texts(piece)) read.push_back(each);
+    cursor = piece.body["cursor"];
+  }
+  EXPECT_THAT(read, ElementsAre("line 6", "line 7, its clock jumped back", "line 8"));
+}
+
+TEST_F(ApiTest, StreamsLogLinesOfInstancesOldAndNew) {
+  CreateApp("a");
+  runtime::InstanceStatus instance;
+  instance.id = "i1";
+  line_.AddInstance("a", instance);
+  for (int i = 0; i < 5; ++i) runtime_.Log("i1", i, StrCat("old ", i));
+  const auto events = Collect(
+      "/apps/a/logs/stream?tail=2", [](const auto& got) { return got.size() >= 4; },
+      [&] {
+        runtime_.Log("i1", 10, "new");
+        runtime_.Log("i2", 11, "of a new instance");
+        runtime::InstanceStatus second;
+        second.id = "i2";
+        line_.AddInstance("a", second);
+      });
+  std::vector<std::string> texts;
+  for (const auto& event : events) {
+    EXPECT_EQ(event.event, "line");
+    const json line = json::parse(event.data);
+    std::vector<std::string> errors;
+    Validate(Document()["components"]["schemas"]["LogLine"], line, "line", &errors);
+    EXPECT_THAT(errors, IsEmpty());
+    texts.push_back(line["text"]);
+  }
+  EXPECT_THAT(texts, ElementsAre("old 3", "old 4", "new", "of a new instance"));
+  const auto resumed = Collect(
+      "/apps/a/logs/stream", [](const auto& got) { return got.size() >= 1; },
+      [&] { runtime_.Log("i1", 12, "after"); }, events.back().id);
+  EXPECT_EQ(json::parse(resumed[0].data)["text"], "after");
+}
+
+TEST_F(ApiTest, StreamsALogThatIsLargerThanAnyBacklogWhole) {
+  CreateApp("a");
+  runtime::InstanceStatus instance;
+  instance.id = "i1";
+  line_.AddInstance("a", instance);
+  const std::string text(2000, 'x');
+  constexpr std::size_t kLines = 2000;  // 4 MB; the server keeps 256 KiB
+  for (std::size_t i = 0; i < kLines; ++i) runtime_.Log("i1", 1, text);
+  const auto events = Collect("/apps/a/logs/stream?tail=2000",
+                              [](const auto& got) { return got.size() >= kLines; });
+  EXPECT_EQ(events.size(), kLines);
+}
+
+TEST_F(ApiTest, EndsALogStreamWithItsApp) {
+  CreateApp("a");
+  net::HttpCall call;
+  call.target = "/api/v1/apps/a/logs/stream";
+  net::HttpClient client(ClientOptions());
+  bool removed = false;
+  const auto reply = client.Stream(call, [&](std::string_view) {
+    if (!removed) {
+      removed = true;
+      EXPECT_TRUE(line_.Remove("a").ok());
+    }
+    return true;
+  });
+  EXPECT_TRUE(reply.ok()) << reply.status();
+  EXPECT_TRUE(removed);
+}
+
+// ---- The stream of changes ----
+
+TEST_F(ApiTest, TellsEveryTabWhatChanges) {
+  line_.Record("", "daemon", "before");
+  const auto events = Collect(
+      "/stream",
+      [](const auto& got) {
+        return std::any_of(got.begin(), got.end(),
+                           [](const auto& e) { return e.event == "app_removed"; });
+      },
+      [&] {
+        CreateApp("a");
+        Call("POST", "/volumes", R"({"name": "v"})");
+        Call("DELETE", "/apps/a");
+      });
+  EXPECT_EQ(events[0].event, "hello");
+  EXPECT_EQ(json::parse(events[0].data)["last_event_id"], 1);
+  std::map<std::string, std::vector<json>> by_kind;
+  for (const auto& event : events) by_kind[event.event].push_back(json::parse(event.data));
+  ASSERT_EQ(by_kind["event"].size(), 2u);
+  EXPECT_EQ(by_kind["event"][0]["kind"], "created");
+  EXPECT_EQ(by_kind["event"][1]["kind"], "removed");
+  EXPECT_EQ(by_kind["volumes"].size(), 1u);
+  EXPECT_EQ(by_kind["app_removed"][0]["name"], "a");
+}
+
+TEST_F(ApiTest, SendsTheAppThatChanged) {
+  const auto events = Collect(
+      "/stream",
+      [](const auto& got) {
+        return std::any_of(got.begin(), got.end(), [](const auto& e) { return e.event == "app"; });
+      },
+      [&] { CreateApp("a"); });
+  for (const auto& event : events) {
+    if (event.event != "app") continue;
+    std::vector<std::string> errors;
+    Validate(Document()["components"]["schemas"]["App"], json::parse(event.data), "app", &errors);
+    EXPECT_THAT(errors, IsEmpty());
+  }
+}
+
+TEST_F(ApiTest, ResumesAfterTheLastEventThatTheTabHas) {
+  const std::size_t recorded = kMaxReplayedEvents + 10;
+  for (std::size_t i = 0; i < recorded; ++i) line_.Record("a", "started", "");
+  Collect(
+      "/stream", [&](const auto& got) { return !got.empty(); }, nullptr);
+  // The hub learns of events in its own time: ask until it has them all.
+  const auto end = std::chrono::steady_clock::now() + seconds(20);
+  std::vector<net::ServerSentEvent> events;
+  const auto caught_up = [&] {
+    events = Collect(
+        "/stream?after=1000", [](const auto& got) { return !got.empty(); }, nullptr);
+    return json::parse(events[0].data)["last_event_id"] == recorded;
+  };
+  while (!caught_up() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  const auto resumed = Collect(
+      "/stream", [](const auto& got) { return got.size() == 4; }, nullptr, StrCat(recorded - 3));
+  EXPECT_EQ(json::parse(resumed[0].data)["truncated"], false);
+  EXPECT_EQ(resumed[1].id, StrCat(recorded - 2));
+  EXPECT_EQ(resumed[3].id, StrCat(recorded));
+  const auto cut = Collect("/stream?after=1",
+                           [&](const auto& got) { return got.size() == kMaxReplayedEvents + 1; });
+  EXPECT_EQ(json::parse(cut[0].data)["truncated"], true);
+  EXPECT_EQ(cut[1].id, StrCat(recorded - kMaxReplayedEvents + 1));
+}
+
+TEST_F(ApiTest, KeepsASilentStreamAlive) {
+  net::HttpCall call;
+  call.target = "/api/v1/stream";
+  net::HttpClient client(ClientOptions());
+  std::string text;
+  const auto reply = client.Stream(call, [&](std::string_view piece) {
+    text.append(piece);
+    return text.find("\n\n:\n\n") == std::string::npos;
+  });
+  EXPECT_TRUE(reply.ok()) << reply.status();
+}
+
+TEST_F(ApiTest, RefusesStreamsBeyondTheLimit) {
+  std::vector<std::unique_ptr<net::HttpClient>> clients;
+  std::vector<std::thread> threads;
+  std::atomic<std::size_t> open = 0;
+  std::atomic<bool> stop = false;
+  net::HttpCall call;
+  call.target = "/api/v1/stream";
+  for (std::size_t i = 0; i < kMaxStreamClients; ++i) {
+    threads.emplace_back([&] {
+      bool counted = false;
+      net::HttpClient client(ClientOptions());
+      const auto reply = client.Stream(
+          call,
+          [&](std::string_view) {
+            if (!std::exchange(counted, true)) ++open;
+            return !stop;
+          },
+          [&] { return !stop.load(); });
+      EXPECT_TRUE(reply.ok()) << reply.status();
+    });
+  }
+  const auto end = std::chrono::steady_clock::now() + seconds(20);
+  while (open < kMaxStreamClients && std::chrono::steady_clock::now() < end) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(open, kMaxStreamClients);
+  const Answer answer = Get("/stream");
+  EXPECT_EQ(answer.status, 429);
+  EXPECT_EQ(answer.body["code"], "RESOURCE_EXHAUSTED");
+  stop = true;
+  for (std::thread& each : threads) each.join();
+}
+
+}  // namespace
+}  // namespace takt::api

@@ -1,0 +1,50 @@
+// Native structs as the JSON of the public API (openapi.json says what it means).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "api/json_writer.h"
+#include "line/line.h"
+#include "runtime/runtime.h"
+#include "storage/volumes.h"
+#include "template/template.h"
+
+namespace takt::api {
+
+void Write(JsonWriter& w, const runtime::InstanceStatus& instance);
+void Write(JsonWriter& w, const templates::ServiceSpec& spec);
+void Write(JsonWriter& w, const templates::Parameter& parameter);
+void Write(JsonWriter& w, const templates::Issue& issue);
+void Write(JsonWriter& w, const line::Change& change);
+void Write(JsonWriter& w, const line::Event& event);
+void Write(JsonWriter& w, const line::Revision& revision);
+void Write(JsonWriter& w, const line::Preview& preview);
+void Write(JsonWriter& w, const line::Removal& removal);
+
+// An app as in lists, or with its configuration and the meaning of its services.
+enum class AppForm { kList, kDetail };
+void Write(JsonWriter& w, const line::App& app, AppForm form);
+
+// The fields of an endpoint, into an object that is open.
+void WriteEndpointFields(JsonWriter& w, const runtime::Endpoint& endpoint);
+
+template <typename T>
+void WriteArray(JsonWriter& w, std::string_view name, const std::vector<T>& values) {
+  w.Key(name).BeginArray();
+  for (const T& each : values) Write(w, each);
+  w.EndArray();
+}
+
+template <typename... T>
+std::string ToJson(const T&... value) {
+  std::string out;
+  JsonWriter w(&out);
+  Write(w, value...);
+  return out;
+}
+
+// RFC 3339; null for the epoch, which means "not yet".
+void WriteTime(JsonWriter& w, std::string_view name, std::chrono::system_clock::time_point time);
+
+}  // namespace takt::api

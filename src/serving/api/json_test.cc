@@ -1,0 +1,119 @@
+#include "serving/api/json.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace takt::serving {
+namespace {
+
+std::string Error(std::string_view text) {
+  const auto document = JsonDocument::Parse(text);
+  if (document.ok()) return "OK";
+  std::string message(ToStd(document.status().message()));
+  return message.substr(std::string("JSON Parse error: ").size());
+}
+
+TEST(JsonParse, ErrorsSayWhatAndWhere) {
+  const std::pair<std::string_view, std::string_view> cases[] = {
+      {"", "The document is empty"},
+      {"  ", "The document is empty. at offset: 2"},
+      {R"({"a": [1.0],})", "Missing a name for object member. at offset: 12"},
+      {R"({a: 1})", "Missing a name for object member. at offset: 1"},
+      {R"({"a" 1})", "Missing a colon after a name of object member. at offset: 5"},
+      {R"({"a": 1 "b": 2})", "Missing a comma or } after an object member. at offset: 8"},
+      {R"([1 2])", "Missing a comma or ] after an array element. at offset: 3"},
+      {R"([1,])", "Invalid value. at offset: 3"},
+      {R"([nul])", "Invalid value. at offset: 4"},
+      {R"([abc])", "Invalid value. at offset: 1"},
+      {R"(["abc)", "Missing a closing quotation mark in string. at offset: 5"},
+      {R"(["\x"])", "Invalid escape character in string. at offset: 2"},
+      {R"(["\u12g4"])", "Incorrect hex digit after \\u escape in string. at offset: 2"},
+      {R"(["\ud800x"])", "The surrogate pair in string is invalid. at offset: 2"},
+      {"[\"\n\"]", "Invalid encoding in string. at offset: 2"},
+      {"[1e400]", "Number too big to be stored in double. at offset: 1"},
+      {"[1.]", "Miss fraction part in number. at offset: 3"},
+      {"[1e]", "Miss exponent in number. at offset: 3"},
+      {"[-]", "Invalid value. at offset: 2"},
+      {"[01]", "Missing a comma or ] after an array element. at offset: 2"},
+      {"[Infinit]", "Invalid value. at offset: 8"},
+      {"[1", "Missing a comma or ] after an array element. at offset: 2"},
+  };
+  for (const auto& [text, error] : cases) EXPECT_EQ(Error(text), error) << text;
+}
+
+TEST(JsonParse, ReadsEveryKindOfValue) {
+  const auto document = JsonDocument::Parse(
+      R"( {"n": null, "t": true, "f": false, "s": "a\u00e9\ud83d\ude00\n", "i": -5, )"
+      R"("u": 18446744073709551615, "big": 18446744073709551616, "d": 1.5e3, "tiny": 1e-400, )"
+      R"("nan": NaN, "inf": [Infinity, -Infinity, Inf], "o": {}, "a": []} ignored)");
+  ASSERT_TRUE(document.ok()) << document.status();
+  const JsonValue& root = document->root();
+  EXPECT_EQ(root.count, 13);
+  EXPECT_EQ(root.Member("n")->type, JsonValue::Type::kNull);
+  EXPECT_EQ(root.Member("t")->type, JsonValue::Type::kTrue);
+  EXPECT_EQ(root.Member("s")->AsString(), "a\xc3\xa9\xf0\x9f\x98\x80\n");
+  EXPECT_TRUE(root.Member("i")->IsInt64());
+  EXPECT_FALSE(root.Member("i")->IsUint64());
+  EXPECT_FALSE(root.Member("u")->IsInt64());
+  EXPECT_EQ(root.Member("u")->AsUint64(), UINT64_MAX);
+  EXPECT_TRUE(root.Member("big")->IsDouble());
+  EXPECT_EQ(root.Member("d")->AsDouble(), 1500);
+  EXPECT_EQ(root.Member("tiny")->AsDouble(), 0);
+  EXPECT_TRUE(std::isnan(root.Member("nan")->AsDouble()));
+  EXPECT_EQ(root.Member("inf")->values[1].AsDouble(), -INFINITY);
+  EXPECT_EQ(root.Member("none"), nullptr);
+}
+
+TEST(JsonParse, DepthIsBounded) {
+  const auto nested = [](int depth) {
+    return std::string(static_cast<std::size_t>(depth), '[') +
+           std::string(static_cast<std::size_t>(depth), ']');
+  };
+  EXPECT_EQ(Error(nested(kMaxJsonDepth)), "OK");
+  EXPECT_EQ(Error(nested(kMaxJsonDepth + 1)), "Nested too deeply. at offset: 512");
+  EXPECT_EQ(Error(std::string(1000000, '[')), "Nested too deeply. at offset: 512");
+}
+
+TEST(JsonText, LooksAsTheOriginalsMessagesDo) {
+  const std::pair<std::string_view, std::string_view> cases[] = {
+      {R"({"a":[1,2],"b":{"c":"x"}})",
+       "{\n    \"a\": [1, 2],\n    \"b\": {\n        \"c\": \"x\"\n    }\n}"},
+      {"{}", "{}"},
+      {"[1.0, 0.1, 1e-7, 1e30, 123456789012345680000.0, 0.00001]",
+       "[1.0, 0.1, 1e-7, 1e30, 123456789012345680000.0, 0.00001]"},
+      {R"("a\"\\\n\u0001")", R"("a\"\\\n\u0001")"},
+      {"NaN", ""},
+      {"[1, NaN, 2]", "[1, "},
+  };
+  for (const auto& [text, want] : cases) {
+    EXPECT_EQ(JsonText(JsonDocument::Parse(text)->root()), want) << text;
+  }
+}
+
+TEST(JsonFloats, AreTheShortestThatReadBack) {
+  const std::pair<float, std::string_view> cases[] = {
+      {0.1f, "0.1"},
+      {1.0f, "1.0"},
+      {-0.0f, "-0.0"},
+      {1e-7f, "1e-07"},
+      {1e30f, "1e+30"},
+      {16777216.0f, "16777216.0"},
+      {1.0f / 3, "0.33333334"},
+      {NAN, "NaN"},
+      {INFINITY, "Infinity"},
+      {-INFINITY, "-Infinity"},
+  };
+  for (const auto& [value, want] : cases) {
+    std::string out;
+    AppendJsonFloat(value, &out);
+    EXPECT_EQ(out, want);
+  }
+  std::string out;
+  AppendJsonDouble(0.1, &out);
+  EXPECT_EQ(out, "0.1");
+}
+
+}  // namespace
+}  // namespace takt::serving
