@@ -17,6 +17,7 @@ const PAGES = [
   ["app", "apps/mnist-train", "table"],
   ["app-log", "apps/mnist-train/logs", ".line"],
   ["app-revisions", "apps/mnist-train/revisions", ".host"],
+  ["app-timeline", "apps/mnist-train/timeline", ".u-over"],
   ["app-events", "apps/mnist-train/events", "li"],
   ["app-failure", "apps/mnist-train-wide/failure", ".line"],
   ["change", "apps/mnist-train/change", ".fields input"],

@@ -135,5 +135,7 @@ export const api = {
   volumes: async () => (await call("get", "/volumes")).volumes,
   createVolume: (body: Schemas["CreateVolume"]) => call("post", "/volumes", { body }),
   removeVolume: (name: string) => call("delete", "/volumes/{name}", app(name)),
+  // The token is kept in a cookie that scripts cannot read.
+  openSession: (token: string) => call("post", "/session", { body: { token } }) as Promise<void>,
   images: () => call("get", "/images"),
 };
