@@ -18,3 +18,6 @@ echo "== learning: a million points"
 echo
 echo "== console: first page, a thousand apps, 100,000 lines"
 node bench/console.mjs --build "$build" --json "$out/console.json"
+echo
+echo "== metrics: ten thousand series"
+"$out/metrics_bench" --json "$out/metrics.json"

@@ -1,0 +1,644 @@
+#include "metrics/store.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+
+namespace takt::metrics {
+namespace {
+
+constexpr std::int64_t kMinuteMs = 60'000, kHourMs = 3'600'000;
+constexpr std::size_t kSamplesPerChunk = 240;
+constexpr std::int64_t kMinuteBlockMs = 4 * kHourMs;  // of one row of minutes
+constexpr std::int64_t kHourBlockMs = 24 * kHourMs;   // of one row of hours
+constexpr std::int64_t kPointsAimedAt = 300;
+
+constexpr const char* kSchema = R"(
+CREATE TABLE IF NOT EXISTS series(
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL, labels TEXT NOT NULL, type INTEGER NOT NULL,
+  base REAL NOT NULL DEFAULT 0, minutes_until INTEGER NOT NULL DEFAULT 0,
+  hours_until INTEGER NOT NULL DEFAULT 0, last_ms INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS samples(
+  id INTEGER PRIMARY KEY, series INTEGER NOT NULL, first_ms INTEGER NOT NULL,
+  last_ms INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS samples_series ON samples(series, first_ms, last_ms);
+-- What is still growing: written over and over, so that samples holds whole chunks only.
+CREATE TABLE IF NOT EXISTS growing(series INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS minutes(
+  id INTEGER PRIMARY KEY, series INTEGER NOT NULL, first_ms INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS minutes_series ON minutes(series, first_ms);
+CREATE TABLE IF NOT EXISTS hours(
+  id INTEGER PRIMARY KEY, series INTEGER NOT NULL, first_ms INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS hours_series ON hours(series, first_ms);
+)";
+
+constexpr std::pair<std::string_view, Function> kFunctions[] = {
+    {"avg", Function::kAvg},   {"min", Function::kMin},           {"max", Function::kMax},
+    {"sum", Function::kSum},   {"last", Function::kLast},         {"count", Function::kCount},
+    {"rate", Function::kRate}, {"increase", Function::kIncrease},
+};
+constexpr std::pair<std::string_view, Aggregation> kAggregations[] = {
+    {"none", Aggregation::kNone}, {"sum", Aggregation::kSum}, {"avg", Aggregation::kAvg},
+    {"min", Aggregation::kMin},   {"max", Aggregation::kMax},
+};
+
+template <typename Table>
+auto FindName(const Table& table, std::string_view name)
+    -> std::optional<decltype(std::begin(table)->second)> {
+  for (const auto& [known, value] : table) {
+    if (known == name) return value;
+  }
+  return std::nullopt;
+}
+
+// Labels as one text: name, \1, value, \2 for each.
+std::string JoinLabels(const Labels& labels) {
+  std::string text;
+  for (const auto& [name, value] : labels) absl::StrAppend(&text, name, "\1", value, "\2");
+  return text;
+}
+
+Labels SplitLabels(std::string_view text) {
+  Labels labels;
+  while (!text.empty()) {
+    const auto middle = text.find('\1'), end = text.find('\2');
+    if (middle == std::string_view::npos || end == std::string_view::npos || end < middle) break;
+    labels.emplace_back(text.substr(0, middle), text.substr(middle + 1, end - middle - 1));
+    text.remove_prefix(end + 1);
+  }
+  return labels;
+}
+
+std::string_view LabelOf(const Labels& labels, std::string_view name) {
+  for (const auto& [n, value] : labels) {
+    if (n == name) return value;
+  }
+  return "";
+}
+
+// One value a step out of the windows of one series. `windows` starts one step early.
+std::vector<double> Apply(const std::vector<Window>& windows, Function function,
+                          std::int64_t from_ms, std::int64_t step_ms, std::size_t steps) {
+  std::vector<double> values(steps, std::nan(""));
+  double before = std::nan("");  // of a counter: its value at the end of the span before
+  for (const Window& w : windows) {
+    const std::int64_t offset = w.time_ms - from_ms;
+    const auto i = static_cast<std::size_t>(offset / step_ms);
+    double value = std::nan("");
+    switch (function) {
+      case Function::kAvg:
+        value = w.sum / static_cast<double>(w.count);
+        break;
+      case Function::kMin:
+        value = w.min;
+        break;
+      case Function::kMax:
+        value = w.max;
+        break;
+      case Function::kSum:
+        value = w.sum;
+        break;
+      case Function::kLast:
+        value = w.last;
+        break;
+      case Function::kCount:
+        value = static_cast<double>(w.count);
+        break;
+      case Function::kIncrease:
+      case Function::kRate:
+        // The first span of a series counts from its own first sample.
+        value = w.max - (std::isnan(before) ? w.min : before);
+        before = w.max;
+        if (function == Function::kRate) value /= static_cast<double>(step_ms) / 1000;
+        break;
+    }
+    if (offset >= 0 && i < steps) values[i] = value;
+  }
+  return values;
+}
+
+void Combine(Aggregation aggregation, double value, double& into, int& count) {
+  if (std::isnan(value)) return;
+  if (count++ == 0) {
+    into = value;
+    return;
+  }
+  switch (aggregation) {
+    case Aggregation::kMin:
+      into = std::min(into, value);
+      break;
+    case Aggregation::kMax:
+      into = std::max(into, value);
+      break;
+    default:
+      into += value;
+  }
+}
+
+// Prometheus' histogram_quantile: `buckets` holds (upper bound, increase up to it), by bound.
+double QuantileOf(double q, std::vector<std::pair<double, double>> buckets) {
+  std::sort(buckets.begin(), buckets.end());
+  if (buckets.size() < 2 || !std::isinf(buckets.back().first)) return std::nan("");
+  for (std::size_t i = 1; i < buckets.size(); ++i) {
+    buckets[i].second = std::max(buckets[i].second, buckets[i - 1].second);
+  }
+  const double total = buckets.back().second;
+  if (!(total > 0)) return std::nan("");
+  const double rank = q * total;
+  std::size_t i = 0;
+  while (i + 1 < buckets.size() && buckets[i].second < rank) ++i;
+  if (i + 1 == buckets.size()) return buckets[i - 1].first;
+  const double lower = i == 0 ? std::min(0.0, buckets[0].first) : buckets[i - 1].first;
+  const double below = i == 0 ? 0 : buckets[i - 1].second;
+  const double within = buckets[i].second - below;
+  if (within <= 0) return buckets[i].first;
+  return lower + (buckets[i].first - lower) * (rank - below) / within;
+}
+
+}  // namespace
+
+std::optional<Function> FunctionFromName(std::string_view name) {
+  return FindName(kFunctions, name);
+}
+std::optional<Aggregation> AggregationFromName(std::string_view name) {
+  return FindName(kAggregations, name);
+}
+
+struct MetricStore::Series_ {
+  std::int64_t id = 0;
+  std::string name;
+  Labels labels;
+  Type type = Type::kGauge;
+  std::vector<Sample> open;  // the newest samples, not yet a chunk of their own
+  bool dirty = false;
+  std::chrono::steady_clock::time_point written{};
+  double base = 0;  // of a counter: what is added to what its source says
+  Sample newest;    // time 0 = none
+  std::int64_t minutes_until = 0, hours_until = 0;  // rolled up so far
+};
+
+MetricStore::MetricStore(std::string path, const Clock& clock)
+    : path_(std::move(path)), clock_(clock) {}
+
+MetricStore::~MetricStore() {
+  if (db_ != nullptr) Flush().IgnoreError();
+}
+
+std::int64_t MetricStore::NowMs() const {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(clock_.Now().time_since_epoch())
+      .count();
+}
+
+absl::StatusOr<std::unique_ptr<MetricStore>> MetricStore::Open(const std::string& path,
+                                                               const Clock& clock) {
+  std::unique_ptr<MetricStore> store(new MetricStore(path, clock));
+  TAKT_ASSIGN_OR_RETURN(store->db_, Sqlite::Open(path, {.durable = false}));
+  TAKT_RETURN_IF_ERROR(store->db_->Script(kSchema));
+  TAKT_RETURN_IF_ERROR(store->Load());
+  return store;
+}
+
+absl::Status MetricStore::Load() {
+  {
+    auto rows =
+        db_->Query("SELECT id, name, labels, type, base, minutes_until, hours_until FROM series");
+    TAKT_RETURN_IF_ERROR(rows.status());
+    while (true) {
+      TAKT_ASSIGN_OR_RETURN(const bool more, rows->Next());
+      if (!more) break;
+      auto series = std::make_unique<Series_>();
+      series->id = rows->Int(0);
+      series->name = rows->Text(1);
+      series->labels = SplitLabels(rows->Text(2));
+      series->type = static_cast<Type>(rows->Int(3));
+      series->base = rows->Real(4);
+      series->minutes_until = rows->Int(5);
+      series->hours_until = rows->Int(6);
+      by_key_[absl::StrCat(series->name, "\3", JoinLabels(series->labels))] = series.get();
+      by_id_[series->id] = series.get();
+      by_name_[series->name].push_back(series.get());
+      series_.push_back(std::move(series));
+    }
+  }
+  for (const auto& series : series_) {
+    std::vector<Sample> newest_chunk;
+    for (const auto& [sql, samples] :
+         {std::pair("SELECT data FROM samples WHERE series=? ORDER BY first_ms DESC LIMIT 1",
+                    &newest_chunk),
+          std::pair("SELECT data FROM growing WHERE series=?", &series->open)}) {
+      auto rows = db_->Query(sql, {series->id});
+      TAKT_RETURN_IF_ERROR(rows.status());
+      TAKT_ASSIGN_OR_RETURN(const bool more, rows->Next());
+      if (more) TAKT_RETURN_IF_ERROR(DecodeSamples(rows->Blob(0), *samples));
+    }
+    if (!newest_chunk.empty()) {
+      series->newest = newest_chunk.back();
+      // What was growing became that chunk.
+      if (!series->open.empty() && series->open.front().time_ms <= series->newest.time_ms) {
+        series->open.clear();
+      }
+    }
+    if (!series->open.empty()) series->newest = series->open.back();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::int64_t> MetricStore::Series(const std::string& name, const Labels& labels,
+                                                 Type type) {
+  const std::string joined = JoinLabels(labels);
+  std::string key = absl::StrCat(name, "\3", joined);
+  const std::lock_guard lock(mutex_);
+  if (const auto it = by_key_.find(key); it != by_key_.end()) return it->second->id;
+  if (series_.size() >= kMaxSeries && !DropOldest()) {
+    ++refused_;
+    return absl::ResourceExhaustedError(
+        absl::StrCat("metrics: at most ", kMaxSeries, " series; ", name, " is one more"));
+  }
+  TAKT_RETURN_IF_ERROR(db_->Run(
+      "INSERT INTO series(name, labels, type) VALUES(?,?,?)",
+      {std::string_view(name), std::string_view(joined), static_cast<std::int64_t>(type)}));
+  auto series = std::make_unique<Series_>();
+  series->id = db_->last_insert_id();
+  series->name = name;
+  series->labels = labels;
+  series->type = type;
+  const std::int64_t id = series->id;
+  by_key_[std::move(key)] = series.get();
+  by_id_[id] = series.get();
+  by_name_[name].push_back(series.get());
+  series_.push_back(std::move(series));
+  return id;
+}
+
+// Makes room: what ended longest ago goes, if nothing came of it for an hour.
+bool MetricStore::DropOldest() {
+  const auto oldest = std::min_element(
+      series_.begin(), series_.end(),
+      [](const auto& a, const auto& b) { return a->newest.time_ms < b->newest.time_ms; });
+  const Series_& series = **oldest;
+  if (series.newest.time_ms > NowMs() - kHourMs) return false;
+  for (const std::string_view sql :
+       {"DELETE FROM samples WHERE series=?", "DELETE FROM growing WHERE series=?",
+        "DELETE FROM minutes WHERE series=?", "DELETE FROM hours WHERE series=?",
+        "DELETE FROM series WHERE id=?"}) {
+    if (!db_->Run(sql, {series.id}).ok()) return false;
+  }
+  by_key_.erase(absl::StrCat(series.name, "\3", JoinLabels(series.labels)));
+  by_id_.erase(series.id);
+  auto& named = by_name_[series.name];
+  std::erase(named, oldest->get());
+  if (named.empty()) by_name_.erase(series.name);
+  std::swap(*oldest, series_.back());
+  series_.pop_back();
+  return true;
+}
+
+void MetricStore::Append(std::int64_t time_ms, std::span<const Point> points) {
+  const auto now = clock_.Steady();
+  const std::lock_guard lock(mutex_);
+  for (const Point& point : points) {
+    const auto it = by_id_.find(point.series);
+    if (it == by_id_.end() || std::isnan(point.value)) continue;
+    Series_& series = *it->second;
+    if (time_ms <= series.newest.time_ms) continue;
+    double value = point.value;
+    if (series.type == Type::kCounter) {
+      if (value + series.base < series.newest.value) series.base = series.newest.value;
+      value += series.base;
+    }
+    // With a full disk the sample is lost, and the older ones stay.
+    if (series.open.size() >= kSamplesPerChunk && !Write(series).ok()) continue;
+    if (series.open.empty() || !series.dirty) series.written = now;
+    series.open.push_back({time_ms, value});
+    series.newest = series.open.back();
+    series.dirty = true;
+  }
+}
+
+absl::Status MetricStore::Write(Series_& series) {
+  const bool whole = series.open.size() >= kSamplesPerChunk;
+  if (series.open.empty() || (!series.dirty && !whole)) return absl::OkStatus();
+  const std::string data = EncodeSamples(series.open);
+  if (whole) {
+    TAKT_RETURN_IF_ERROR(db_->Run(
+        "INSERT INTO samples(series, first_ms, last_ms, data) VALUES(?,?,?,?)",
+        {series.id, series.open.front().time_ms, series.open.back().time_ms, SqlBlob{data}}));
+    series.open.clear();
+  } else {
+    TAKT_RETURN_IF_ERROR(
+        db_->Run("INSERT OR REPLACE INTO growing VALUES(?,?)", {series.id, SqlBlob{data}}));
+  }
+  if (series.type == Type::kCounter && series.base != 0) {
+    TAKT_RETURN_IF_ERROR(
+        db_->Run("UPDATE series SET base=?1 WHERE id=?2 AND base<>?1", {series.base, series.id}));
+  }
+  series.dirty = false;
+  return absl::OkStatus();
+}
+
+absl::Status MetricStore::RollUp(Series_& series, std::int64_t now_ms) {
+  // A block is rolled up once it lies an hour back, so that late flushes are in it.
+  const std::int64_t minutes_end = (now_ms - kHourMs) / kMinuteBlockMs * kMinuteBlockMs;
+  if (series.minutes_until < minutes_end) {
+    std::int64_t from = series.minutes_until;
+    if (from == 0) {
+      auto rows = db_->Query("SELECT min(first_ms) FROM samples WHERE series=?", {series.id});
+      TAKT_RETURN_IF_ERROR(rows.status());
+      TAKT_ASSIGN_OR_RETURN(const bool more, rows->Next());
+      from =
+          more && !rows->IsNull(0) ? rows->Int(0) / kMinuteBlockMs * kMinuteBlockMs : minutes_end;
+    }
+    for (; from < minutes_end; from += kMinuteBlockMs) {
+      std::vector<Window> windows;
+      TAKT_RETURN_IF_ERROR(ReadWindows(series, from, from + kMinuteBlockMs, kMinuteMs, windows));
+      if (windows.empty()) continue;
+      const std::string data = EncodeWindows(windows);
+      TAKT_RETURN_IF_ERROR(
+          db_->Run("INSERT OR REPLACE INTO minutes(series, first_ms, data) VALUES(?,?,?)",
+                   {series.id, from, SqlBlob{data}}));
+    }
+    TAKT_RETURN_IF_ERROR(
+        db_->Run("UPDATE series SET minutes_until=? WHERE id=?", {minutes_end, series.id}));
+    series.minutes_until = minutes_end;
+    TAKT_RETURN_IF_ERROR(db_->Run(
+        "DELETE FROM samples WHERE series=? AND last_ms<?",
+        {series.id,
+         std::min(now_ms - std::chrono::milliseconds(kKeepSamples).count(), minutes_end)}));
+  }
+  const std::int64_t hours_end = series.minutes_until / kHourBlockMs * kHourBlockMs;
+  if (series.hours_until >= hours_end) return absl::OkStatus();
+  std::int64_t from = series.hours_until;
+  if (from == 0) {
+    auto rows = db_->Query("SELECT min(first_ms) FROM minutes WHERE series=?", {series.id});
+    TAKT_RETURN_IF_ERROR(rows.status());
+    TAKT_ASSIGN_OR_RETURN(const bool more, rows->Next());
+    from = more && !rows->IsNull(0) ? rows->Int(0) / kHourBlockMs * kHourBlockMs : hours_end;
+  }
+  for (; from < hours_end; from += kHourBlockMs) {
+    std::vector<Window> windows;
+    TAKT_RETURN_IF_ERROR(ReadWindows(series, from, from + kHourBlockMs, kHourMs, windows));
+    if (windows.empty()) continue;
+    const std::string data = EncodeWindows(windows);
+    TAKT_RETURN_IF_ERROR(
+        db_->Run("INSERT OR REPLACE INTO hours(series, first_ms, data) VALUES(?,?,?)",
+                 {series.id, from, SqlBlob{data}}));
+  }
+  TAKT_RETURN_IF_ERROR(
+      db_->Run("UPDATE series SET hours_until=? WHERE id=?", {hours_end, series.id}));
+  series.hours_until = hours_end;
+  TAKT_RETURN_IF_ERROR(
+      db_->Run("DELETE FROM minutes WHERE series=? AND first_ms<?",
+               {series.id,
+                std::min(now_ms - std::chrono::milliseconds(kKeepMinutes).count() - kMinuteBlockMs,
+                         hours_end)}));
+  return db_->Run(
+      "DELETE FROM hours WHERE series=? AND first_ms<?",
+      {series.id, now_ms - std::chrono::milliseconds(kKeepHours).count() - kHourBlockMs});
+}
+
+// The finest that is there and no finer than asked for: hours where the step is one, then minutes,
+// then samples for what has not been rolled up.
+absl::Status MetricStore::ReadWindows(const Series_& series, std::int64_t from_ms,
+                                      std::int64_t to_ms, std::int64_t step_ms,
+                                      std::vector<Window>& out) {
+  const std::int64_t raw_since =
+      NowMs() - std::chrono::milliseconds(kKeepSamples).count() + kHourMs;
+  const std::int64_t minutes_since =
+      NowMs() - std::chrono::milliseconds(kKeepMinutes).count() + kHourMs;
+  const auto read_rolled = [&](std::string_view sql, std::int64_t begin, std::int64_t end,
+                               std::int64_t block_ms) -> absl::Status {
+    auto rows = db_->Query(sql, {series.id, begin - block_ms, end});
+    TAKT_RETURN_IF_ERROR(rows.status());
+    std::vector<Window> windows;
+    while (true) {
+      TAKT_ASSIGN_OR_RETURN(const bool more, rows->Next());
+      if (!more) break;
+      windows.clear();
+      TAKT_RETURN_IF_ERROR(DecodeWindows(rows->Blob(0), windows));
+      for (const Window& w : windows) {
+        if (w.time_ms >= begin && w.time_ms < end) AddWindow(w, step_ms, out);
+      }
+    }
+    return absl::OkStatus();
+  };
+  std::int64_t at = from_ms;
+  const bool by_hour = step_ms % kHourMs == 0;
+  if (at < series.hours_until && (by_hour || at < minutes_since)) {
+    const std::int64_t end =
+        std::min({to_ms, series.hours_until, by_hour ? to_ms : minutes_since / kHourMs * kHourMs});
+    TAKT_RETURN_IF_ERROR(
+        read_rolled("SELECT data FROM hours WHERE series=? AND first_ms>? AND first_ms<? ORDER BY "
+                    "first_ms",
+                    at, end, kHourBlockMs));
+    at = std::max(at, end);
+  }
+  const bool by_minute = step_ms % kMinuteMs == 0;
+  if (at < to_ms && at < series.minutes_until && (by_minute || at < raw_since)) {
+    const std::int64_t end = std::min(
+        {to_ms, series.minutes_until, by_minute ? to_ms : raw_since / kMinuteMs * kMinuteMs});
+    TAKT_RETURN_IF_ERROR(
+        read_rolled("SELECT data FROM minutes WHERE series=? AND first_ms>? AND first_ms<? ORDER "
+                    "BY first_ms",
+                    at, end, kMinuteBlockMs));
+    at = std::max(at, end);
+  }
+  if (at >= to_ms) return absl::OkStatus();
+  thread_local std::vector<Sample> samples;
+  samples.clear();
+  const std::int64_t open_from = series.open.empty() ? INT64_MAX : series.open.front().time_ms;
+  {
+    auto rows = db_->Query(
+        "SELECT data FROM samples WHERE series=? AND last_ms>=? AND first_ms<? AND first_ms<? "
+        "ORDER BY first_ms",
+        {series.id, at, to_ms, open_from});
+    TAKT_RETURN_IF_ERROR(rows.status());
+    while (true) {
+      TAKT_ASSIGN_OR_RETURN(const bool more, rows->Next());
+      if (!more) break;
+      TAKT_RETURN_IF_ERROR(DecodeSamples(rows->Blob(0), samples));
+    }
+  }
+  samples.insert(samples.end(), series.open.begin(), series.open.end());
+  for (const Sample& s : samples) {
+    if (s.time_ms >= at && s.time_ms < to_ms) AddSample(s, step_ms, out);
+  }
+  return absl::OkStatus();
+}
+
+std::vector<MetricStore::Series_*> MetricStore::Select(const std::string& name,
+                                                       const std::vector<Matcher>& matchers) {
+  std::vector<Series_*> selected;
+  const auto it = by_name_.find(name);
+  if (it == by_name_.end()) return selected;
+  for (Series_* series : it->second) {
+    const bool all = std::all_of(matchers.begin(), matchers.end(), [&](const Matcher& m) {
+      const std::string_view value = LabelOf(series->labels, m.label);
+      switch (m.op) {
+        case Matcher::Op::kEqual:
+          return value == m.value;
+        case Matcher::Op::kNotEqual:
+          return value != m.value;
+        case Matcher::Op::kPrefix:
+          return value.starts_with(m.value);
+      }
+      return false;
+    });
+    if (all) selected.push_back(series);
+  }
+  return selected;
+}
+
+absl::StatusOr<Answer> MetricStore::Ask(const Question& q) {
+  if (q.to_ms <= q.from_ms) return absl::InvalidArgumentError("metrics: expected from before to");
+  if (q.quantile && !(*q.quantile > 0 && *q.quantile < 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("metrics: expected a quantile between 0 and 1, got ", *q.quantile));
+  }
+  Answer answer;
+  std::int64_t step = q.step_ms;
+  if (step <= 0) {
+    constexpr std::int64_t kSteps[] = {5'000,   10'000,  15'000,    30'000,     60'000,
+                                       300'000, 900'000, 3'600'000, 14'400'000, 86'400'000};
+    step = kSteps[std::size(kSteps) - 1];
+    for (const std::int64_t candidate : kSteps) {
+      if ((q.to_ms - q.from_ms) / candidate <= kPointsAimedAt) {
+        step = candidate;
+        break;
+      }
+    }
+  }
+  answer.step_ms = step;
+  answer.from_ms = q.from_ms / step * step;
+  const auto steps = static_cast<std::size_t>((q.to_ms - answer.from_ms + step - 1) / step);
+  if (steps > kMaxPointsPerSeries) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("metrics: expected at most ", kMaxPointsPerSeries, " steps, got ", steps));
+  }
+  const Function function = q.quantile ? Function::kIncrease : q.function;
+  const bool grouped = q.quantile || q.aggregation != Aggregation::kNone;
+
+  struct Group {
+    AnswerSeries series;
+    std::vector<int> counts;
+    std::vector<std::map<double, double>> buckets;  // by step, for a quantile
+  };
+  std::map<std::string, Group> groups;
+  const std::lock_guard lock(mutex_);
+  const std::vector<Series_*> selected = Select(q.name, q.matchers);
+  if (selected.size() > kMaxSeriesPerQuery) {
+    return absl::ResourceExhaustedError(absl::StrCat("metrics: ", q.name, " has ", selected.size(),
+                                                     " such series; expected at most ",
+                                                     kMaxSeriesPerQuery, ": ask for fewer"));
+  }
+  std::vector<Window> windows;
+  for (const Series_* series : selected) {
+    windows.clear();
+    TAKT_RETURN_IF_ERROR(ReadWindows(*series, answer.from_ms - step, q.to_ms, step, windows));
+    if (windows.empty()) continue;
+    std::vector<double> values = Apply(windows, function, answer.from_ms, step, steps);
+    if (!grouped) {
+      answer.series.push_back({series->labels, std::move(values)});
+      continue;
+    }
+    Labels labels;
+    for (const auto& label : series->labels) {
+      if (std::find(q.by.begin(), q.by.end(), label.first) != q.by.end()) labels.push_back(label);
+    }
+    Group& group = groups[JoinLabels(labels)];
+    if (group.counts.empty()) {
+      group.series = {labels, std::vector<double>(steps, std::nan(""))};
+      group.counts.resize(steps);
+      if (q.quantile) group.buckets.resize(steps);
+    }
+    if (q.quantile) {
+      const std::string_view le = LabelOf(series->labels, "le");
+      const double bound = le == "+Inf" ? std::numeric_limits<double>::infinity()
+                                        : std::strtod(std::string(le).c_str(), nullptr);
+      for (std::size_t i = 0; i < steps; ++i) {
+        if (!std::isnan(values[i])) group.buckets[i][bound] += values[i];
+      }
+    } else {
+      for (std::size_t i = 0; i < steps; ++i) {
+        Combine(q.aggregation, values[i], group.series.values[i], group.counts[i]);
+      }
+    }
+  }
+  for (auto& [key, group] : groups) {
+    for (std::size_t i = 0; i < steps; ++i) {
+      if (q.quantile) {
+        group.series.values[i] =
+            QuantileOf(*q.quantile, {group.buckets[i].begin(), group.buckets[i].end()});
+      } else if (q.aggregation == Aggregation::kAvg && group.counts[i] > 0) {
+        group.series.values[i] /= group.counts[i];
+      }
+    }
+    answer.series.push_back(std::move(group.series));
+  }
+  return answer;
+}
+
+std::vector<MetricStore::Latest> MetricStore::Newest(const std::string& name,
+                                                     const std::vector<Matcher>& matchers,
+                                                     std::int64_t max_age_ms) {
+  const std::int64_t since = NowMs() - max_age_ms;
+  const std::lock_guard lock(mutex_);
+  std::vector<Latest> latest;
+  for (const Series_* series : Select(name, matchers)) {
+    if (series->newest.time_ms >= since && series->newest.time_ms != 0) {
+      latest.push_back({series->labels, series->newest});
+    }
+  }
+  return latest;
+}
+
+std::vector<std::pair<std::string, Type>> MetricStore::Names() {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::pair<std::string, Type>> names;
+  for (const auto& [name, list] : by_name_) names.emplace_back(name, list.front()->type);
+  return names;
+}
+
+absl::Status MetricStore::Tend() {
+  const auto now = clock_.Steady();
+  const std::lock_guard lock(mutex_);
+  if (series_.empty() || now - last_tend_ < std::chrono::seconds(1)) return absl::OkStatus();
+  last_tend_ = now;
+  // A share of the series each time, so that no second does the work of all.
+  const std::size_t share = series_.size() / 30 + 1;
+  const std::int64_t now_ms = NowMs();
+  auto transaction = SqlTransaction::Begin(*db_);
+  TAKT_RETURN_IF_ERROR(transaction.status());
+  for (std::size_t i = 0; i < share; ++i) {
+    Series_& series = *series_[next_tend_++ % series_.size()];
+    if (series.dirty && now - series.written >= kFlushInterval / 2) {
+      TAKT_RETURN_IF_ERROR(Write(series));
+    }
+    TAKT_RETURN_IF_ERROR(RollUp(series, now_ms));
+  }
+  return transaction->Commit();
+}
+
+absl::Status MetricStore::Flush() {
+  const std::lock_guard lock(mutex_);
+  auto transaction = SqlTransaction::Begin(*db_);
+  TAKT_RETURN_IF_ERROR(transaction.status());
+  for (const auto& series : series_) TAKT_RETURN_IF_ERROR(Write(*series));
+  return transaction->Commit();
+}
+
+MetricStats MetricStore::Stats() {
+  const std::lock_guard lock(mutex_);
+  MetricStats stats{series_.size(), 0, refused_};
+  for (const char* suffix : {"", "-wal"}) {
+    struct stat st;
+    if (stat((path_ + suffix).c_str(), &st) == 0) {
+      stats.disk_bytes += static_cast<std::uint64_t>(st.st_size);
+    }
+  }
+  return stats;
+}
+
+}  // namespace takt::metrics
