@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <mutex>
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -81,16 +82,26 @@ class ApiImpl final : public Api {
         started_steady_(clock.Steady()),
         changes_(line, options_.keep_alive),
         logs_(line, runtime, options_.keep_alive) {
-    line_.AddListener([this](const std::string& app) {
-      changes_.OnChange(app);
-      logs_.OnChange(app);
+    ears_->api = this;
+    line_.AddListener([ears = ears_](const std::string& app) {
+      const std::lock_guard lock(ears->mutex);
+      if (ears->api == nullptr) return;
+      ears->api->changes_.OnChange(app);
+      ears->api->logs_.OnChange(app);
     });
-    runtime_.SetLogListener([this](const std::string& instance) { logs_.OnLog(instance); });
+    runtime_.SetLogListener([ears = ears_](const std::string& instance) {
+      const std::lock_guard lock(ears->mutex);
+      if (ears->api != nullptr) ears->api->logs_.OnLog(instance);
+    });
     AddPlatformRoutes();
     AddAppRoutes();
     AddLogRoutes();
   }
-  ~ApiImpl() override { runtime_.SetLogListener(nullptr); }
+  ~ApiImpl() override {
+    runtime_.SetLogListener(nullptr);
+    const std::lock_guard lock(ears_->mutex);
+    ears_->api = nullptr;
+  }
 
   Router& router() override { return router_; }
   void Broadcast(std::string_view event, std::string_view data) override {
@@ -101,6 +112,11 @@ class ApiImpl final : public Api {
 
  private:
   using Result = absl::StatusOr<Reply>;
+  // Held by line and runtime, which may outlive this.
+  struct Ears {
+    std::mutex mutex;
+    ApiImpl* api = nullptr;  // guarded by mutex
+  };
 
   void AddPlatformRoutes();
   void AddAppRoutes();
@@ -142,6 +158,7 @@ class ApiImpl final : public Api {
   const std::string machine_;
   const std::chrono::system_clock::time_point started_;
   const std::chrono::steady_clock::time_point started_steady_;
+  const std::shared_ptr<Ears> ears_ = std::make_shared<Ears>();
   Router router_;
   ChangeStream changes_;
   LogStream logs_;

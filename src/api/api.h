@@ -46,7 +46,8 @@ std::string_view OpenApiDocument();
 
 class Api {
  public:
-  // All must outlive it. Takes the runtime's log listener, and adds one to the line.
+  // All must outlive it. Takes the runtime's log listener, and adds one to the line; neither hears
+  // from it again once it is gone.
   static std::unique_ptr<Api> Create(ApiOptions options, line::Line& line,
                                      runtime::Runtime& runtime, storage::VolumeStore& volumes,
                                      const Clock& clock);

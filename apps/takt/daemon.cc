@@ -1,0 +1,204 @@
+// takt daemon: builds the rooms, connects them, and waits for a signal.
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+#include "absl/strings/ascii.h"
+#include "api/api.h"
+#include "api/errors.h"
+#include "base/clock.h"
+#include "base/fs.h"
+#include "base/ids.h"
+#include "client.h"
+#include "commands.h"
+#include "console/console_files.h"
+#include "line/line.h"
+#include "net/http_server.h"
+#include "net/tcp.h"
+#include "runtime/embedded/embedded_runtime.h"
+#include "storage/volumes.h"
+
+namespace takt::cli {
+namespace {
+
+constexpr int kHttpThreads = 2;  // a call that waits for the disk must not hold up a stream
+constexpr int kDrainMs = 3000;
+constexpr std::size_t kTokenLength = 40;
+constexpr std::size_t kMinTokenLength = 16;
+constexpr std::size_t kMaxTokenBytes = 4096;
+
+struct DaemonOptions {
+  std::string data_dir;
+  std::string listen = "127.0.0.1:8080";
+  std::string token_file;
+  std::string runtime = "embedded";
+  bool no_token = false;
+};
+
+// /var/lib/takt for root, else where the user's programs keep their data.
+std::string DefaultDataDir() {
+  if (geteuid() == 0) return "/var/lib/takt";
+  const char* data = std::getenv("XDG_DATA_HOME");
+  const char* home = std::getenv("HOME");
+  if (data != nullptr && *data == '/') return JoinPath(data, "takt");
+  return JoinPath(home == nullptr ? "/tmp" : home, ".local/share/takt");
+}
+
+absl::StatusOr<std::string> AbsoluteDirectory(const std::string& path) {
+  TAKT_RETURN_IF_ERROR(MakeDirs(path, 0750));
+  const std::unique_ptr<char, decltype(&std::free)> real(realpath(path.c_str(), nullptr),
+                                                         std::free);
+  if (real == nullptr) return ErrnoStatus(errno, path);
+  return std::string(real.get());
+}
+
+// The token in the file; a file that is not there is made, with a token of its own.
+absl::StatusOr<std::string> ReadToken(const std::string& path) {
+  if (!Exists(path)) {
+    const std::string token = RandomId(kTokenLength);
+    TAKT_RETURN_IF_ERROR(WriteFileAtomic(path, token + "\n", 0600));
+    std::fprintf(stderr, "takt: wrote a new token to %s\n", path.c_str());
+    return token;
+  }
+  TAKT_ASSIGN_OR_RETURN(std::string token, ReadFile(path, kMaxTokenBytes));
+  absl::StripAsciiWhitespace(&token);
+  for (const char c : token) {
+    if (c <= ' ' || c >= 127 || c == ';' || c == ',' || c == '"') {
+      return absl::InvalidArgumentError(
+          StrCat(path, ": a token is letters, digits and -._~, in one line"));
+    }
+  }
+  if (token.size() < kMinTokenLength) {
+    return absl::InvalidArgumentError(StrCat(path, ": expected a token of at least ",
+                                             kMinTokenLength, " characters, got ", token.size()));
+  }
+  struct stat about {};
+  if (stat(path.c_str(), &about) == 0 && (about.st_mode & 077) != 0) {
+    std::fprintf(stderr, "takt: warning: %s can be read by others; chmod 600 it\n", path.c_str());
+  }
+  return token;
+}
+
+// Blocks the signals that end the daemon, in this thread and all it starts, and waits for one.
+class EndSignal {
+ public:
+  EndSignal() {
+    sigemptyset(&signals_);
+    for (const int each : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals_, each);
+    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+  }
+  void Wait() const {
+    int signal = 0;
+    sigwait(&signals_, &signal);
+  }
+
+ private:
+  sigset_t signals_;
+};
+
+absl::Status RunDaemon(const DaemonOptions& options) {
+  // Two arenas serve these few threads as well as eight for each core, in a fraction of the memory.
+  mallopt(M_ARENA_MAX, 2);
+  const EndSignal end;
+  signal(SIGPIPE, SIG_IGN);
+  if (options.runtime != "embedded") {
+    return absl::InvalidArgumentError(
+        StrCat("--runtime: expected embedded, got \"", options.runtime, "\""));
+  }
+  net::HttpServerOptions http;
+  TAKT_RETURN_IF_ERROR(
+      Annotate(net::SplitHostPort(options.listen, &http.host, &http.port), "--listen"));
+  const std::string host = http.host.empty() || http.host == "*" ? "0.0.0.0" : http.host;
+  std::string token;
+  if (!options.token_file.empty()) {
+    TAKT_ASSIGN_OR_RETURN(token, ReadToken(options.token_file));
+  } else if (!net::IsLoopback(host) && !options.no_token) {
+    return absl::InvalidArgumentError(StrCat(
+        "--listen ", options.listen, " is open to the network, where whoever reaches it could ",
+        "run programs here: give --token-file FILE (made when missing), or --no-token"));
+  }
+
+  // The port first, the directory second: a daemon that cannot have both touches nothing.
+  std::atomic<api::Api*> ready = nullptr;
+  http.threads = kHttpThreads;
+  http.max_body_bytes = api::kMaxRequestBytes;
+  http.error_response = api::ErrorResponseForHttp;
+  auto started =
+      net::HttpServer::Start(http, [&ready](const net::HttpRequest& request,
+                                            const std::shared_ptr<net::HttpResponder>& responder) {
+        api::Api* const api = ready.load();
+        if (api != nullptr) return api->Handle(request, responder);
+        responder->Send(api::ErrorResponse(absl::UnavailableError("the daemon is starting")));
+      });
+  if (absl::IsUnavailable(started.status())) {  // somebody else is there: a conflict
+    return absl::AlreadyExistsError(
+        StrCat(ToStd(started.status().message()), "; choose another address with --listen"));
+  }
+  TAKT_RETURN_IF_ERROR(started.status());
+  const std::unique_ptr<net::HttpServer> server = *std::move(started);
+  const std::string address = StrCat(
+      host.find(':') == std::string::npos ? host : StrCat("[", host, "]"), ":", server->port());
+
+  const RealClock clock;
+  TAKT_ASSIGN_OR_RETURN(
+      const std::string data_dir,
+      AbsoluteDirectory(options.data_dir.empty() ? DefaultDataDir() : options.data_dir));
+  TAKT_ASSIGN_OR_RETURN(const auto lock, line::DataLock::Take(data_dir));
+  TAKT_ASSIGN_OR_RETURN(const auto volumes, storage::VolumeStore::Open(data_dir));
+  TAKT_ASSIGN_OR_RETURN(const auto runtime,
+                        runtime::EmbeddedRuntime::Open({.data_dir = data_dir}, clock));
+  TAKT_ASSIGN_OR_RETURN(
+      const auto line,
+      line::Line::Open({.data_dir = data_dir, .lock = lock.get()}, *runtime, *volumes, clock));
+  api::ApiOptions api_options;
+  api_options.version = TAKT_VERSION;
+  api_options.data_dir = data_dir;
+  api_options.listen = address;
+  api_options.token = token;
+  api_options.content_security_policy = console::kContentSecurityPolicy;
+  for (const console::File& file : console::Files()) {
+    api_options.files.push_back(
+        {file.path, file.content_type, file.etag, file.gzip, file.immutable()});
+  }
+  const auto api = api::Api::Create(std::move(api_options), *line, *runtime, *volumes, clock);
+  ready = api.get();
+
+  const runtime::Capabilities capabilities = runtime->capabilities();
+  std::printf("takt %s, runtime %s, data in %s\nhttp://%s\n", TAKT_VERSION,
+              capabilities.name.c_str(), data_dir.c_str(), address.c_str());
+  std::fflush(stdout);
+  for (const std::string& warning : capabilities.warnings) {
+    std::fprintf(stderr, "takt: warning: %s\n", warning.c_str());
+  }
+  end.Wait();
+  std::fprintf(stderr, "takt: ending; instances go on\n");
+  server->Stop(kDrainMs);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddDaemonCommand(CLI::App& app, int* exit_code) {
+  auto options = std::make_shared<DaemonOptions>();
+  CLI::App* command =
+      app.add_subcommand("daemon", "Run the daemon: line, API and console, in the foreground");
+  command->add_option("--data-dir", options->data_dir,
+                      "Directory for everything it keeps [" + DefaultDataDir() + "]");
+  command->add_option("--listen", options->listen, "Address and port; port 0 takes any free one")
+      ->capture_default_str();
+  command->add_option("--token-file", options->token_file,
+                      "File with the token that every request must carry; made when missing");
+  command->add_flag("--no-token", options->no_token,
+                    "Listen beyond loopback without a token, open to everybody who reaches it");
+  command->add_option("--runtime", options->runtime, "Where instances run")->capture_default_str();
+  command->callback([options, exit_code] { Finish(RunDaemon(*options), exit_code); });
+}
+
+}  // namespace takt::cli
