@@ -129,11 +129,12 @@ class Builder {
       if (child->placement) {
         struct stat info {};
         const Placement::Kind kind = child->placement->kind;
-        const bool file = kind != Placement::Kind::kTmpfs && kind != Placement::Kind::kDirectory &&
-                          stat(child->placement->source.c_str(), &info) == 0 &&
-                          !S_ISDIR(info.st_mode);
+        // What is not there yet is a file of ours that is written before the start.
+        const bool directory =
+            kind == Placement::Kind::kTmpfs || kind == Placement::Kind::kDirectory ||
+            (stat(child->placement->source.c_str(), &info) == 0 && S_ISDIR(info.st_mode));
         if (kind == Placement::Kind::kLink) return false;
-        if (type != (file ? Type::kFile : Type::kDirectory)) return false;
+        if (type != (directory ? Type::kDirectory : Type::kFile)) return false;
       } else if (type != Type::kDirectory || !PointsExist(*child, at)) {
         return false;
       }
