@@ -717,7 +717,9 @@ TEST_F(ApiTest, EndsALogStreamWithItsApp) {
 // ---- The stream of changes ----
 
 TEST_F(ApiTest, TellsEveryTabWhatChanges) {
+  Stop();
   line_.Record("", "daemon", "before");
+  Start("");
   const auto events = Collect(
       "/stream",
       [](const auto& got) {
