@@ -193,7 +193,7 @@ absl::StatusOr<std::vector<Tensor>> Servable::RunNow(const Signature& signature,
 absl::StatusOr<BatchQueue::Joined> Servable::Join(const Signature& signature,
                                                   const BatchSource& source, BatchEntry& entry) {
   if (signature.queue_ == nullptr) return BatchQueue::Joined::kRunAlone;
-  return signature.queue_->Join(shared_from_this(), source, entry);
+  return signature.queue_->Join(*this, source, entry);
 }
 
 bool Servable::BelongsOnWorker(const Signature& signature, std::int64_t rows) const {

@@ -168,7 +168,8 @@ class PredictService final : public BatchClient {
 
   void Handle(net::GrpcCallPtr call) {
     LoopState& state = StateOf(call->loop());
-    const Clock::time_point begin = Clock::now();
+    // What came in one turn of the loop came when the turn began.
+    const Clock::time_point begin = call->loop()->now();
     absl::Status status = Begin(state, call, begin);
     if (status.ok()) return;
     BatchEntry entry;

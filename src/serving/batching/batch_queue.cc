@@ -237,7 +237,7 @@ class AutomaticQueue final : public BatchQueue {
     for (auto& slot : lanes_) delete slot.load();
   }
 
-  absl::StatusOr<Joined> Join(const std::shared_ptr<Servable>& servable, const BatchSource& source,
+  absl::StatusOr<Joined> Join(Servable& servable, const BatchSource& source,
                               BatchEntry& entry) override {
     net::EventLoop* const loop = net::EventLoop::Current();
     if (loop == nullptr || !by_rows_.load(std::memory_order_relaxed)) return Joined::kRunAlone;
@@ -255,7 +255,7 @@ class AutomaticQueue final : public BatchQueue {
       const std::int64_t most = MostRows(source);
       if (rows > most) return Joined::kRunAlone;
       TAKT_ASSIGN_OR_RETURN(batch, lane->Open(source, most));
-      batch->servable = servable;
+      batch->servable = servable.shared_from_this();
     }
     batch->Add(source, rows, std::move(entry));
     queued_.fetch_add(1, std::memory_order_relaxed);
@@ -392,7 +392,7 @@ class ParameterQueue final : public BatchQueue {
                     : options.max_batch_size;
   }
 
-  absl::StatusOr<Joined> Join(const std::shared_ptr<Servable>& servable, const BatchSource& source,
+  absl::StatusOr<Joined> Join(Servable& servable, const BatchSource& source,
                               BatchEntry& entry) override {
     if (!by_rows_.load(std::memory_order_relaxed)) return Joined::kRunAlone;
     const std::int64_t rows = RowsToShare(signature_, source);
@@ -421,12 +421,13 @@ class ParameterQueue final : public BatchQueue {
       }
       TAKT_ASSIGN_OR_RETURN(std::unique_ptr<Batch> opened,
                             Batch::Open(source, signature_.inputs().size(), PaddedRows(run_rows_)));
-      opened->servable = servable;
+      opened->servable = servable.shared_from_this();
       opened->opened = Clock::now();
       batch = opened.get();
+      const std::shared_ptr<Servable> opened_servable = batch->servable;
       waiting_.push_back(std::move(opened));
       if (options_.batch_timeout.count() > 0) {
-        workers_->RunAfter(options_.batch_timeout, [this, keep = servable] { StartRuns(); });
+        workers_->RunAfter(options_.batch_timeout, [this, keep = opened_servable] { StartRuns(); });
       }
     }
     batch->Add(source, rows, std::move(entry));

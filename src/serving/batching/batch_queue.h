@@ -77,8 +77,8 @@ class BatchQueue {
   virtual ~BatchQueue() = default;
   // Takes `entry` when the answer is kYes. kRunAlone: these inputs cannot share a run.
   // UNAVAILABLE when the queue is full; INVALID_ARGUMENT for more rows than a batch may have.
-  virtual absl::StatusOr<Joined> Join(const std::shared_ptr<Servable>& servable,
-                                      const BatchSource& source, BatchEntry& entry) = 0;
+  virtual absl::StatusOr<Joined> Join(Servable& servable, const BatchSource& source,
+                                      BatchEntry& entry) = 0;
   // Requests that wait.
   virtual std::int64_t queued() const = 0;
 };
