@@ -21,3 +21,6 @@ node bench/console.mjs --build "$build" --json "$out/console.json"
 echo
 echo "== metrics: ten thousand series"
 "$out/metrics_bench" --json "$out/metrics.json"
+echo
+echo "== template: 2,000 lines"
+"$out/template_bench" --json "$out/template.json"
