@@ -76,7 +76,7 @@ const FlagRow kRows[] = {
     {"tensorflow_session_parallelism", &Flags::tensorflow_session_parallelism,
      "sets both of the two below where they are 0"},
     {"tensorflow_intra_op_parallelism", &Flags::tensorflow_intra_op_parallelism,
-     "threads within an operation; 0 = cores"},
+     "threads within an operation; 0 = one where the first model is small, else cores"},
     {"tensorflow_inter_op_parallelism", &Flags::tensorflow_inter_op_parallelism,
      "threads over operations; 0 = cores"},
     {"tensorflow_session_config_file", &Flags::tensorflow_session_config_file,

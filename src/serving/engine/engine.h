@@ -37,11 +37,17 @@ struct LoadOptions {
   std::vector<std::string> tags = {"serve"};
 };
 
+inline constexpr std::uint64_t kSmallModelBytes = 8 << 20;
+
 struct EngineOptions {
   // The directory that holds libtensorflow_cc.so.2; "" = found from the program's own place
   // (../lib/takt/venv/...), then from TAKT_TENSORFLOW_DIR.
   std::string library_directory;
-  int intra_op_parallelism = 0;  // 0 = cores
+  // 0 = by the first model that is loaded: one thread when its variables have at most
+  // kSmallModelBytes, else one for each core. Small operations lose more by being handed to a
+  // second thread than they win, and requests run side by side anyway. (TensorFlow has one pool a
+  // process: it cannot be chosen by model.)
+  int intra_op_parallelism = 0;
   int inter_op_parallelism = 0;
   std::string
       session_config;  // serialised tensorflow.ConfigProto that the two above are merged into

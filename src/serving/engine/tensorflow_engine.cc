@@ -2,12 +2,14 @@
 // tf_tensor.h and tf_tstring.h, whose ABI TensorFlow keeps for all of 2.x.
 #include <dlfcn.h>
 #include <glob.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <climits>
 #include <cstdlib>
 #include <map>
+#include <mutex>
 
 #include "base/fs.h"
 #include "serving/engine/engine.h"
@@ -293,6 +295,18 @@ absl::StatusOr<std::vector<Tensor>> TensorflowSession::Run(const Plan& any_plan,
   return in_order;
 }
 
+std::uint64_t VariableBytes(const std::string& model) {
+  const std::string directory = JoinPath(model, "variables");
+  std::uint64_t bytes = 0;
+  for (const std::string& name : ListDir(directory).value_or(std::vector<std::string>())) {
+    struct stat file {};
+    if (stat(JoinPath(directory, name).c_str(), &file) == 0) {
+      bytes += static_cast<std::uint64_t>(file.st_size);
+    }
+  }
+  return bytes;
+}
+
 class TensorflowEngine final : public Engine {
  public:
   TensorflowEngine(TfApi tf, EngineOptions options) : tf_(tf), options_(std::move(options)) {}
@@ -301,10 +315,22 @@ class TensorflowEngine final : public Engine {
   absl::StatusOr<std::unique_ptr<Session>> Load(const LoadOptions& load) override {
     // ConfigProto: a field that comes later wins. intra_op_parallelism_threads (2),
     // inter_op_parallelism_threads (5).
-    std::string config = options_.session_config;
+    std::call_once(intra_op_once_, [&] {
+      intra_op_threads_ = options_.intra_op_parallelism;
+      if (intra_op_threads_ == 0 && VariableBytes(load.directory) <= kSmallModelBytes) {
+        intra_op_threads_ = 1;
+      }
+    });
+    // What the given configuration says stands before what was found here.
+    std::string config;
+    if (options_.intra_op_parallelism == 0 && intra_op_threads_ > 0) {
+      config.push_back(0x10);
+      AppendVarint(static_cast<std::uint64_t>(intra_op_threads_), config);
+    }
+    config += options_.session_config;
     if (options_.intra_op_parallelism > 0) {
       config.push_back(0x10);
-      AppendVarint(options_.intra_op_parallelism, config);
+      AppendVarint(static_cast<std::uint64_t>(intra_op_threads_), config);
     }
     if (options_.inter_op_parallelism > 0) {
       config.push_back(0x28);
@@ -338,6 +364,8 @@ class TensorflowEngine final : public Engine {
  private:
   const TfApi tf_;
   const EngineOptions options_;
+  std::once_flag intra_op_once_;
+  int intra_op_threads_ = 0;
 };
 
 std::string FirstMatch(const std::string& pattern) {
