@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "runtime/shim/process.h"
+#include "runtime/shim/remap.h"
 #include "runtime/shim/shim.h"
 
 int main(int argc, char** argv) {
@@ -16,7 +17,9 @@ int main(int argc, char** argv) {
   if (argc >= 5 && std::strcmp(argv[1], "enter") == 0 && std::strcmp(argv[3], "--") == 0) {
     return RunEnter(argv[2], argv + 4);
   }
-  if (argc == 2 && std::strcmp(argv[1], "probe") == 0) return 0;  // a sandbox works
+  // Whether a sandbox can be made, and whether ports can be an instance's own.
+  if (argc == 2 && std::strcmp(argv[1], "probe") == 0) return 0;
+  if (argc == 2 && std::strcmp(argv[1], "probe-ports") == 0) return InstallPortFilter() < 0;
   std::fprintf(stderr,
                "takt-shim is started by `takt daemon`: run DIRECTORY | enter PID -- COMMAND\n");
   return 2;

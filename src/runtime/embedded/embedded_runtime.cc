@@ -70,6 +70,7 @@ std::uint64_t StartTime(std::int64_t pid) {
 struct State {
   std::int64_t shim = 0, pid = 0, started_ns = 0;
   std::uint64_t shim_start = 0;
+  std::string address;                           // of its own, "" = none
   std::map<std::uint16_t, std::uint16_t> ports;  // target -> published
 };
 
@@ -89,6 +90,8 @@ std::optional<State> ReadState(const std::string& directory) {
       if (!absl::SimpleAtoi(words[1], &state.pid)) return std::nullopt;
     } else if (words[0] == "started" && words.size() == 2) {
       if (!absl::SimpleAtoi(words[1], &state.started_ns)) return std::nullopt;
+    } else if (words[0] == "address" && words.size() == 2) {
+      state.address = words[1];
     } else if (words[0] == "port" && words.size() == 3 && absl::SimpleAtoi(words[1], &target) &&
                absl::SimpleAtoi(words[2], &published)) {
       state.ports[static_cast<std::uint16_t>(target)] = static_cast<std::uint16_t>(published);
@@ -153,8 +156,14 @@ std::string ToLaunchFile(const shim::Launch& launch) {
   AppendRecord(out, Tag::kStopSignal, std::to_string(launch.stop_signal));
   AppendRecord(out, Tag::kGraceMs, std::to_string(launch.grace_ms));
   for (const auto& f : launch.forwards) {
-    AppendRecord(out, Tag::kForward,
-                 StrCat(f.listen_ip, " ", f.published, " ", f.target_ip, " ", f.target));
+    AppendRecord(out, Tag::kForward, StrCat(f.listen_ip, " ", f.published, " ", f.target));
+  }
+  if (launch.move_all_ports) AppendRecord(out, Tag::kMovePort, "*");
+  for (const int port : launch.moved_ports) {
+    AppendRecord(out, Tag::kMovePort, std::to_string(port));
+  }
+  for (const int port : launch.shared_ports) {
+    AppendRecord(out, Tag::kSharePort, std::to_string(port));
   }
   return out;
 }
@@ -191,25 +200,8 @@ absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& words, int error_fd)
   return pid;
 }
 
-// Whether bubblewrap can make a sandbox here. Otherwise why not.
-absl::Status TrySandbox(const Machine& machine, const std::string& data_dir) {
-  if (!Exists(kBubblewrap)) return absl::NotFoundError("bubblewrap is not installed");
-  ServiceSpec spec;
-  spec.service = "probe";
-  spec.command = {"/bin/true"};
-  Image image;
-  TAKT_ASSIGN_OR_RETURN(LaunchPlan plan,
-                        PlanLaunch(spec, image, machine, data_dir, "probe", 0, {}));
-  std::vector<std::string> words = plan.launch.sandbox;
-  // Without the file that only an instance's directory has; with a program that only ends.
-  for (std::size_t i = 0; i + 2 < words.size(); ++i) {
-    if (words[i] == "--ro-bind" && words[i + 1] == JoinPath(data_dir, "hosts")) {
-      words.erase(words.begin() + static_cast<std::ptrdiff_t>(i),
-                  words.begin() + static_cast<std::ptrdiff_t>(i) + 3);
-      break;
-    }
-  }
-  words.back() = "probe";
+// OK when the program ends with 0 before its time is up; otherwise the first line that it says.
+absl::Status RunToEnd(const std::vector<std::string>& words) {
   int fds[2];
   if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoStatus(errno, "pipe");
   const absl::StatusOr<pid_t> pid = Spawn(words, fds[1]);
@@ -231,6 +223,28 @@ absl::Status TrySandbox(const Machine& machine, const std::string& data_dir) {
   }
   close(fds[0]);
   return status;
+}
+
+// Whether bubblewrap can make a sandbox here. Otherwise why not.
+absl::Status TrySandbox(const Machine& machine, const std::string& data_dir) {
+  if (!Exists(kBubblewrap)) return absl::NotFoundError("bubblewrap is not installed");
+  ServiceSpec spec;
+  spec.service = "probe";
+  spec.command = {"/bin/true"};
+  Image image;
+  TAKT_ASSIGN_OR_RETURN(LaunchPlan plan,
+                        PlanLaunch(spec, image, machine, data_dir, "probe", 0, {}));
+  std::vector<std::string> words = plan.launch.sandbox;
+  // Without the file that only an instance's directory has; with a program that only ends.
+  for (std::size_t i = 0; i + 2 < words.size(); ++i) {
+    if (words[i] == "--ro-bind" && words[i + 1] == JoinPath(data_dir, "hosts")) {
+      words.erase(words.begin() + static_cast<std::ptrdiff_t>(i),
+                  words.begin() + static_cast<std::ptrdiff_t>(i) + 3);
+      break;
+    }
+  }
+  words.back() = "probe";
+  return RunToEnd(words);
 }
 
 // Starts and watches shims. One thread of its own runs the loop: what the supervisor asks for comes
@@ -298,6 +312,8 @@ class Processes final : public Launcher {
     int pid_fd = -1, watch = -1;
     std::int64_t shim = 0;
     bool told_started = false;
+    std::string app, service, address;
+    std::string hosts;  // as last written
   };
 
   std::string Directory(const std::string& id) const {
@@ -306,16 +322,17 @@ class Processes final : public Launcher {
   std::string ServiceFile(const std::string& app, const std::string& service) const {
     return JoinPath(JoinPath(JoinPath(options_.data_dir, "services"), app), service + ".json");
   }
-  std::set<std::string> Siblings(const std::string& app) {
+  Siblings SiblingsIn(const std::string& app) {
     std::lock_guard lock(mutex_);
     const auto it = apps_.find(app);
-    return it == apps_.end() ? std::set<std::string>() : it->second;
+    return it == apps_.end() ? Siblings() : it->second;
   }
 
   absl::Status TryStart(const ServiceSpec& spec, const InstanceRecord& record);
   absl::Status Restore();
-  bool Adopt(const std::string& id, const State& state);
+  bool Adopt(const InstanceRecord& record, const State& state);
   bool Watch(const std::string& id, int pid_fd, std::int64_t shim);
+  void RefreshHosts(const std::string& app);
   void OnFiles();
   void OnState(const std::string& id);
   void OnShimEnd(const std::string& id);
@@ -338,7 +355,7 @@ class Processes final : public Launcher {
   std::uint64_t tick_timer_ = 0;
 
   std::mutex mutex_;
-  std::map<std::string, std::set<std::string>> apps_;  // app -> its services
+  std::map<std::string, Siblings> apps_;
   struct Measured {
     std::chrono::steady_clock::time_point at;
     ControlGroups::Usage usage;
@@ -383,6 +400,11 @@ absl::Status Processes::Open() {
     }
     if (!machine_.root) capabilities_.features.erase("user");
   }
+  if (!RunToEnd({options_.shim, "probe-ports"}).ok()) {
+    warnings.push_back(
+        "no seccomp notifications: replicas that listen on one port, and two services that listen "
+        "on the same one, are in each other's way");
+  }
   if (!groups_.memory()) {
     warnings.push_back(
         "no memory control group can be written: memory limits are RLIMIT_DATA of each process");
@@ -414,7 +436,7 @@ void Processes::Run() {
 absl::Status Processes::Check(const ServiceSpec& spec, const std::vector<PortMapping>& new_ports) {
   TAKT_ASSIGN_OR_RETURN(const Image image, images_.Find(spec.image));
   TAKT_RETURN_IF_ERROR(
-      PlanLaunch(spec, image, machine_, Directory("check"), "check", 0, Siblings(spec.app))
+      PlanLaunch(spec, image, machine_, Directory("check"), "check", 0, SiblingsIn(spec.app))
           .status());
   for (const PortMapping& port : new_ports) TAKT_RETURN_IF_ERROR(CheckPortFree(port));
   return absl::OkStatus();
@@ -439,7 +461,7 @@ absl::Status Processes::Save(const ServiceRecord& record) {
     return written;
   }
   std::lock_guard lock(mutex_);
-  apps_[record.spec.app].insert(record.spec.service);
+  apps_[record.spec.app].try_emplace(record.spec.service);
   return absl::OkStatus();
 }
 
@@ -471,7 +493,7 @@ absl::Status Processes::TryStart(const ServiceSpec& spec, const InstanceRecord& 
       WriteFileAtomic(JoinPath(directory, "record"), InstanceToJson(record), 0600));
   TAKT_ASSIGN_OR_RETURN(const Image image, images_.Find(spec.image));
   TAKT_ASSIGN_OR_RETURN(LaunchPlan plan, PlanLaunch(spec, image, machine_, directory, record.id,
-                                                    record.replica, Siblings(spec.app)));
+                                                    record.replica, SiblingsIn(spec.app)));
   for (const std::string& name : plan.directories) {
     TAKT_RETURN_IF_ERROR(MakeDirs(JoinPath(directory, name), 0777));
   }
@@ -502,7 +524,10 @@ absl::Status Processes::TryStart(const ServiceSpec& spec, const InstanceRecord& 
   live.pid_fd = pid_fd;
   live.watch = watch;
   live.shim = *pid;
+  live.app = record.app;
+  live.service = record.service;
   loop_.Watch(pid_fd, EPOLLIN, [this, id = record.id](std::uint32_t) { OnShimEnd(id); });
+  RefreshHosts(record.app);
   return absl::OkStatus();
 }
 
@@ -515,6 +540,37 @@ void Processes::Discard(const InstanceRecord& record) {
   RemoveAll(Directory(record.id)).IgnoreError();
   std::lock_guard lock(mutex_);
   measured_.erase(record.id);
+}
+
+// Tells the app's instances where its services are: /etc/hosts is one file of ours in all of them,
+// so it is written in place.
+void Processes::RefreshHosts(const std::string& app) {
+  Siblings siblings;
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = apps_.find(app);
+    if (it == apps_.end()) return;
+    for (auto& [service, addresses] : it->second) addresses.clear();
+    for (const auto& [id, live] : live_) {
+      if (live.app != app || live.address.empty()) continue;
+      it->second[live.service].push_back(live.address);
+    }
+    siblings = it->second;
+  }
+  if (!machine_.private_mounts) return;
+  for (auto& [id, live] : live_) {
+    const auto spec = live.app == app ? supervisor_.SpecOf(id) : nullptr;
+    if (!spec) continue;
+    std::string hosts = HostsFile(*spec, siblings);
+    if (hosts == live.hosts) continue;
+    const int fd = open(JoinPath(Directory(id), "hosts").c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd < 0) continue;
+    if (pwrite(fd, hosts.data(), hosts.size(), 0) == static_cast<ssize_t>(hosts.size()) &&
+        ftruncate(fd, static_cast<off_t>(hosts.size())) == 0) {
+      live.hosts = std::move(hosts);
+    }
+    close(fd);
+  }
 }
 
 // Some file in an instance's directory changed: its log grew, or its state is known.
@@ -560,11 +616,13 @@ void Processes::OnState(const std::string& id) {
   const auto state = ReadState(Directory(id));
   if (!state || state->pid == 0) return;
   it->second.told_started = true;
+  it->second.address = state->address;
+  if (!state->address.empty()) RefreshHosts(it->second.app);
   const auto spec = supervisor_.SpecOf(id);
   if (!spec) return;
   supervisor_.Started(id, state->pid, FromNanoseconds(state->started_ns),
                       EndpointsOf(*spec, state->ports));
-  prober_.Add(id, state->pid, spec->health);
+  prober_.Add(id, state->pid, spec->health, state->address);
 }
 
 void Processes::OnShimEnd(const std::string& id) {
@@ -579,7 +637,10 @@ void Processes::OnShimEnd(const std::string& id) {
   close(it->second.pid_fd);
   inotify_rm_watch(inotify_, it->second.watch);
   watched_.erase(it->second.watch);
+  const std::string app = it->second.app;
+  const bool had_address = !it->second.address.empty();
   live_.erase(it);
+  if (had_address) RefreshHosts(app);
   groups_.Remove(id);
   std::optional<EndOfInstance> end = ReadEnd(Directory(id));
   if (!end) {
@@ -609,7 +670,7 @@ absl::Status Processes::Restore() {
       absl::StatusOr<ServiceRecord> record = ServiceFromJson(text);
       if (!record.ok()) return Annotate(record.status(), path);
       if (Exists(path + kStoppedSuffix)) record->stopped = true;
-      apps_[app].insert(record->spec.service);
+      apps_[app].try_emplace(record->spec.service);
       services[{app, record->spec.service}].record = *std::move(record);
     }
   }
@@ -638,7 +699,7 @@ absl::Status Processes::Restore() {
       instance.started = FromNanoseconds(state->started_ns);
       instance.endpoints = EndpointsOf(service->second.record.spec, state->ports);
     }
-    if (!runs || !Adopt(id, *state)) {
+    if (!runs || !Adopt(*record, *state)) {
       end = ReadEnd(directory);
       if (!end) {
         end.emplace();
@@ -666,7 +727,8 @@ absl::Status Processes::Restore() {
 }
 
 // False when the shim ended meanwhile.
-bool Processes::Adopt(const std::string& id, const State& state) {
+bool Processes::Adopt(const InstanceRecord& record, const State& state) {
+  const std::string& id = record.id;
   const int pid_fd = pidfd_open(static_cast<pid_t>(state.shim), 0);
   if (pid_fd < 0) return false;
   // The descriptor holds whoever had the pid when it was opened.
@@ -684,6 +746,8 @@ bool Processes::Adopt(const std::string& id, const State& state) {
   live.pid_fd = pid_fd;
   live.watch = watch;
   live.shim = state.shim;
+  live.app = record.app;
+  live.service = record.service;
   loop_.Watch(pid_fd, EPOLLIN, [this, id](std::uint32_t) { OnShimEnd(id); });
   return true;
 }

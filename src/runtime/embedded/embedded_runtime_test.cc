@@ -572,6 +572,68 @@ TEST_P(EmbeddedTest, AnyFreePortIsToldInTheEndpoint) {
   EXPECT_TRUE(harness_.Eventually([&] { return Get(Last().endpoints[0].port) == "replica 0"; }));
 }
 
+TEST_P(EmbeddedTest, ReplicasListenOnOnePortAndShareThePublishedOne) {
+  const std::uint16_t port = AnyFreePort(), published = AnyFreePort();
+  ServiceSpec spec = Shell(kServer);
+  spec.environment["PORT"] = std::to_string(port);
+  spec.ports = {{"", published, port}};
+  spec.replicas = 3;
+  spec.health.kind = HealthProbe::Kind::kHttp;
+  spec.health.url = StrCat("http://localhost:", port, "/ok");
+  spec.health.interval = milliseconds(50);
+  spec.health.retries = 100;
+  ASSERT_EQ(runtime().Deploy(spec), absl::OkStatus());
+  ASSERT_TRUE(harness_.Eventually([&] {
+    const ServiceStatus status = Status();
+    return std::count_if(status.instances.begin(), status.instances.end(),
+                         [](const auto& i) { return i.health == Health::kHealthy; }) == 3;
+  })) << Last().reason
+      << absl::StrJoin(Lines(Last().id), "\n");
+  std::set<std::string> seen;
+  EXPECT_TRUE(harness_.Eventually([&] {
+    seen.insert(Get(published));
+    return seen.size() == 3;
+  })) << absl::StrJoin(seen, ", ");
+  EXPECT_EQ(Get(port), "") << "what is published elsewhere is not open at its own number";
+}
+
+TEST_P(EmbeddedTest, TwoServicesMayListenOnOnePortThatIsPublishedTwice) {
+  const std::uint16_t port = AnyFreePort(), other = AnyFreePort();
+  for (const auto& [service, published] : {std::pair("direct", port), std::pair("moved", other)}) {
+    ServiceSpec spec = harness_.Shell(service, kServer);
+    spec.environment["PORT"] = std::to_string(port);
+    // As a replica it says whose it is.
+    spec.command->back() = StrCat("export TAKT_REPLICA=", service, "; ", kServer);
+    spec.ports = {{"", published, port}};
+    ASSERT_EQ(runtime().Deploy(spec), absl::OkStatus());
+  }
+  EXPECT_TRUE(harness_.Eventually([&] { return Get(port) == "replica direct"; }));
+  EXPECT_TRUE(harness_.Eventually([&] { return Get(other) == "replica moved"; }));
+  EXPECT_EQ(Get(port), "replica direct");
+}
+
+// Connects to $1:$2 and prints the body.
+constexpr const char* kClient = R"(fetch() { python3 -c '
+import sys, urllib.request
+print(urllib.request.urlopen(sys.argv[1]).read().decode())' "http://$1:$2/ok"; }; )";
+
+TEST_P(EmbeddedTest, AnInstanceReachesItselfAndItsSistersByName) {
+  const std::uint16_t port = AnyFreePort();
+  ServiceSpec web = harness_.Shell("web", kServer);
+  web.command->back() = StrCat(kClient, "(", kServer, ") & until fetch localhost ", port,
+                               " 2>/dev/null; do sleep 0.05; done; wait");
+  web.environment["PORT"] = std::to_string(port);
+  web.ports = {{"127.0.0.1", AnyFreePort(), port}};
+  ASSERT_EQ(runtime().Deploy(web), absl::OkStatus());
+  ASSERT_TRUE(harness_.Eventually([&] {
+    return Last("web").state == InstanceState::kRunning && Lines(Last("web").id).size() == 1;
+  }));
+  EXPECT_THAT(Lines(Last("web").id), ElementsAre("replica 0"));
+  ServiceSpec client = Shell(StrCat(kClient, "fetch ${AT%:*} ${AT#*:}"));
+  client.environment["AT"] = StrCat("web:", port);
+  EXPECT_THAT(Run(client), ElementsAre("replica 0"));
+}
+
 TEST_P(EmbeddedTest, AForeignProcessThatHasThePortIsNamed) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};

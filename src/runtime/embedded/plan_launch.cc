@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <csignal>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
@@ -54,11 +56,39 @@ std::string RealPath(const std::string& path) {
 
 std::string Dirname(const std::string& path) { return path.substr(0, path.rfind('/')); }
 
+std::string HostnameOf(const ServiceSpec& spec) {
+  return spec.hostname.empty() ? spec.service.substr(0, HOST_NAME_MAX) : spec.hostname;
+}
+
+// "name:address" or "name=address"; an IPv6 address has colons of its own.
+std::optional<std::pair<std::string, std::string>> ParseExtraHost(const std::string& extra) {
+  const std::size_t cut = extra.find_first_of("=:");
+  if (cut == std::string::npos || cut == 0 || cut + 1 == extra.size() ||
+      extra.find_first_of(" \t\n#") != std::string::npos) {
+    return std::nullopt;
+  }
+  const std::string address = extra.substr(cut + 1);
+  return std::pair(extra.substr(0, cut), address == "host-gateway" ? "127.0.0.1" : address);
+}
+
+// Every name that the instance can use, with its addresses.
+std::map<std::string, std::vector<std::string>> HostAddresses(const ServiceSpec& spec,
+                                                              const Siblings& siblings) {
+  std::map<std::string, std::vector<std::string>> addresses;
+  for (const auto& [name, at] : siblings) {
+    addresses[name] = at.empty() ? std::vector<std::string>{"127.0.0.1"} : at;
+  }
+  for (const std::string& extra : spec.extra_hosts) {
+    if (const auto host = ParseExtraHost(extra)) addresses[host->first] = {host->second};
+  }
+  return addresses;
+}
+
 class Planner {
  public:
   Planner(const ServiceSpec& spec, const Image& image, const Machine& machine,
           const std::string& directory, const std::string& instance, int replica,
-          const std::set<std::string>& siblings)
+          const Siblings& siblings)
       : spec_(spec),
         image_(image),
         machine_(machine),
@@ -233,27 +263,17 @@ class Planner {
   }
 
   absl::Status Files() {
-    hostname_ = spec_.hostname.empty() ? spec_.service.substr(0, HOST_NAME_MAX) : spec_.hostname;
+    hostname_ = HostnameOf(spec_);
     if (hostname_.size() > HOST_NAME_MAX) {
       return Wrong(
           StrCat("hostname \"", hostname_, "\" is longer than ", HOST_NAME_MAX, " characters"));
     }
-    std::string hosts = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
-    hosts += StrCat("127.0.0.1 ", hostname_, "\n");
     for (const std::string& extra : spec_.extra_hosts) {
-      // "name:address" or "name=address"; an IPv6 address has colons of its own.
-      const std::size_t cut = extra.find_first_of("=:");
-      if (cut == std::string::npos || cut == 0 ||
-          extra.find_first_of(" \t\n#") != std::string::npos) {
+      if (!ParseExtraHost(extra)) {
         return Wrong(StrCat("expected \"name:address\" in extra_hosts, got \"", extra, "\""));
       }
-      const std::string address = extra.substr(cut + 1);
-      hosts += StrCat(address == "host-gateway" ? "127.0.0.1" : address, " ", extra.substr(0, cut),
-                      "\n");
     }
-    for (const std::string& sibling : siblings_) {
-      if (sibling != hostname_) hosts += StrCat("127.0.0.1 ", sibling, "\n");
-    }
+    const std::string hosts = HostsFile(spec_, siblings_);
     if (machine_.private_mounts) {
       LayFile("hosts", "/etc/hosts", hosts);
       if (image_.root != "host" && Exists("/etc/resolv.conf")) {
@@ -332,20 +352,29 @@ class Planner {
     return absl::OkStatus();
   }
 
+  // A port published as itself is the program's own; others it gets at its own address, and the
+  // shim listens in its place.
   absl::Status Ports() {
+    launch_.move_all_ports = spec_.replicas > 1;
     for (const PortMapping& p : spec_.ports) {
       if (p.target == 0) return Wrong("a port of the instance must be 1 to 65535, got 0");
       if (p.protocol != "tcp" && p.protocol != "udp") {
         return Wrong(StrCat("expected protocol tcp or udp, got \"", p.protocol, "\""));
       }
-      if (p.published == p.target && spec_.replicas <= 1) continue;
+      const bool everywhere = p.host_ip.empty() || p.host_ip == "0.0.0.0" || p.host_ip == "::";
+      const bool as_itself = p.published == p.target && spec_.replicas <= 1;
       if (p.protocol == "udp") {
+        if (as_itself) continue;
         return absl::UnimplementedError(
             StrCat("service ", spec_.service, ": UDP port ", p.target,
-                   " can only be published as itself by the embedded runtime"));
+                   " can only be published as itself, by one replica, in the embedded runtime"));
       }
-      launch_.forwards.push_back(
-          {p.host_ip.empty() ? "0.0.0.0" : p.host_ip, "127.0.0.1", p.published, p.target});
+      if (as_itself && everywhere) {
+        launch_.shared_ports.push_back(p.target);
+        continue;
+      }
+      launch_.moved_ports.push_back(p.target);
+      launch_.forwards.push_back({everywhere ? "0.0.0.0" : p.host_ip, p.published, p.target});
     }
     return absl::OkStatus();
   }
@@ -409,10 +438,13 @@ class Planner {
   }
 
   void Translate() {
-    for (std::string& a : launch_.arguments) a = TranslatePaths(a, host_paths_);
+    const auto translate = [&](const std::string& text) {
+      return TranslateNames(TranslatePaths(text, host_paths_), HostAddresses(spec_, siblings_));
+    };
+    for (std::string& a : launch_.arguments) a = translate(a);
     for (std::string& e : launch_.environment) {
       const std::size_t value = e.find('=') + 1;
-      e = e.substr(0, value) + TranslatePaths(e.substr(value), host_paths_);
+      e = e.substr(0, value) + translate(e.substr(value));
     }
     launch_.directory = TranslatePaths(launch_.directory, host_paths_);
     plan_.launch = std::move(launch_);
@@ -424,7 +456,7 @@ class Planner {
   const std::string& directory_;
   const std::string& instance_;
   const int replica_;
-  const std::set<std::string>& siblings_;
+  const Siblings& siblings_;
   Tree tree_;
   std::map<std::string, std::string> host_paths_;  // for translation
   std::string hostname_;
@@ -437,8 +469,19 @@ class Planner {
 absl::StatusOr<LaunchPlan> PlanLaunch(const ServiceSpec& spec, const Image& image,
                                       const Machine& machine, const std::string& directory,
                                       const std::string& instance, int replica,
-                                      const std::set<std::string>& siblings) {
+                                      const Siblings& siblings) {
   return Planner(spec, image, machine, directory, instance, replica, siblings).Plan();
+}
+
+std::string HostsFile(const ServiceSpec& spec, const Siblings& siblings) {
+  std::string text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
+  const std::string hostname = HostnameOf(spec);
+  const auto addresses = HostAddresses(spec, siblings);
+  if (!addresses.count(hostname)) text += StrCat("127.0.0.1 ", hostname, "\n");
+  for (const auto& [name, at] : addresses) {
+    for (const std::string& address : at) text += StrCat(address, " ", name, "\n");
+  }
+  return text;
 }
 
 int SignalNumber(const std::string& text) {

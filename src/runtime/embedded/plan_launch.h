@@ -3,7 +3,6 @@
 #pragma once
 
 #include <map>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +24,10 @@ struct Machine {
   int gpus = 0;
 };
 
+// Services of an app, reachable by name, and the addresses of those that have their own; none = at
+// 127.0.0.1.
+using Siblings = std::map<std::string, std::vector<std::string>>;
+
 struct LaunchPlan {
   shim::Launch launch;
   // To be written into the instance's directory first: name -> content.
@@ -33,12 +36,14 @@ struct LaunchPlan {
   std::vector<std::string> host_directories;  // working directories to make in volumes
 };
 
-// `directory`: the instance's. `siblings`: services of the app, reachable by name.
+// `directory`: the instance's.
 // INVALID_ARGUMENT, FAILED_PRECONDITION or UNIMPLEMENTED for what cannot be run.
 absl::StatusOr<LaunchPlan> PlanLaunch(const ServiceSpec& spec, const Image& image,
                                       const Machine& machine, const std::string& directory,
                                       const std::string& instance, int replica,
-                                      const std::set<std::string>& siblings);
+                                      const Siblings& siblings);
+// Content of an instance's /etc/hosts.
+std::string HostsFile(const ServiceSpec& spec, const Siblings& siblings);
 
 // 15 for "SIGTERM", "TERM", "sigterm", "15"; 0 for what is no signal.
 int SignalNumber(const std::string& name);

@@ -36,6 +36,7 @@ struct Prober::Check {
   std::string instance;
   std::int64_t pid = 0;
   HealthProbe probe;
+  std::string address;
   EventLoop::Time started;
   int failures = 0;
   std::uint64_t timer = 0;  // the next begin, or the running one's deadline
@@ -71,12 +72,14 @@ Prober::~Prober() {
   for (auto& [id, check] : checks_) Abort(loop_, *check);
 }
 
-void Prober::Add(const std::string& instance, std::int64_t pid, const HealthProbe& probe) {
+void Prober::Add(const std::string& instance, std::int64_t pid, const HealthProbe& probe,
+                 const std::string& address) {
   if (probe.kind == HealthProbe::Kind::kNone || checks_.count(instance)) return;
   auto check = std::make_unique<Check>();
   check->instance = instance;
   check->pid = pid;
   check->probe = probe;
+  check->address = address.empty() ? "127.0.0.1" : address;
   check->started = std::chrono::steady_clock::now();
   Check& c = *check;
   checks_[instance] = std::move(check);
@@ -133,10 +136,9 @@ void Prober::BeginSocket(Check& check) {
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<std::uint16_t>(port));
-  // Names inside an app mean this machine.
-  if (inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1) {
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  }
+  // A name, like "localhost", means the instance itself.
+  const bool own = host == "127.0.0.1" || inet_pton(AF_INET, host.c_str(), &address.sin_addr) != 1;
+  if (own) inet_pton(AF_INET, check.address.c_str(), &address.sin_addr);
   check.socket = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (check.socket < 0 ||
       (connect(check.socket, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0 &&

@@ -23,8 +23,10 @@ class Prober {
   Prober(const Prober&) = delete;
   Prober& operator=(const Prober&) = delete;
 
-  // Checks the instance whose program is process `pid` until Remove.
-  void Add(const std::string& instance, std::int64_t pid, const HealthProbe& probe);
+  // Checks the instance whose program is process `pid` until Remove. `address`: where "localhost"
+  // is for it, where it has a loopback address of its own.
+  void Add(const std::string& instance, std::int64_t pid, const HealthProbe& probe,
+           const std::string& address);
   void Remove(const std::string& instance);
 
  private:

@@ -263,4 +263,25 @@ std::string TranslatePaths(const std::string& text,
   return out;
 }
 
+std::string TranslateNames(const std::string& text,
+                           const std::map<std::string, std::vector<std::string>>& addresses) {
+  std::string out;
+  const auto in_name = [](char c) { return IsPathCharacter(c) && c != '/'; };
+  for (std::size_t at = 0; at < text.size();) {
+    std::size_t end = at;
+    while (end < text.size() && in_name(text[end])) ++end;
+    const auto it = addresses.find(text.substr(at, end - at));
+    const bool port = end + 1 < text.size() && text[end] == ':' &&
+                      std::isdigit(static_cast<unsigned char>(text[end + 1]));
+    if (it != addresses.end() && port && !it->second.empty()) {
+      out += it->second.front();
+    } else {
+      out += text.substr(at, end - at);
+    }
+    at = end;
+    if (at < text.size()) out.push_back(text[at++]);
+  }
+  return out;
+}
+
 }  // namespace takt::runtime

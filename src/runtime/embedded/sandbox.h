@@ -45,4 +45,9 @@ std::string ResolveIn(const std::string& root, const std::string& path);
 std::string TranslatePaths(const std::string& text,
                            const std::map<std::string, std::string>& host_paths);
 
+// Replaces names of services by their first address, where a port follows:
+// "--server=serving:9000" -> "--server=127.64.0.1:9000".
+std::string TranslateNames(const std::string& text,
+                           const std::map<std::string, std::vector<std::string>>& addresses);
+
 }  // namespace takt::runtime

@@ -133,5 +133,21 @@ TEST(TranslateTest, WholePathsAreReplacedTheLongestFirst) {
   for (const auto& [in, out] : cases) EXPECT_EQ(TranslatePaths(in, paths), out) << in;
 }
 
+TEST(TranslateTest, NamesWithAPortBecomeAddresses) {
+  const std::map<std::string, std::vector<std::string>> names = {{"serving", {"127.64.0.1"}},
+                                                                 {"db", {"127.0.0.1"}}};
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"serving:9000", "127.64.0.1:9000"},
+      {"--server=serving:9000", "--server=127.64.0.1:9000"},
+      {"http://db:80/serving:x", "http://127.0.0.1:80/serving:x"},
+      {"my-serving:9000", "my-serving:9000"},
+      {"serving.example.com:9000", "serving.example.com:9000"},
+      {"serving", "serving"},
+      {"serving:", "serving:"},
+      {"a,serving:1,db:2", "a,127.64.0.1:1,127.0.0.1:2"},
+  };
+  for (const auto& [in, out] : cases) EXPECT_EQ(TranslateNames(in, names), out) << in;
+}
+
 }  // namespace
 }  // namespace takt::runtime

@@ -69,10 +69,15 @@ bool Forwarder::Listen(Launch::Forward& forward, std::string& error) {
   forward.published = ntohs(reinterpret_cast<sockaddr_in*>(&address)->sin_port);
   auto end = std::make_unique<End>();
   end->fd = fd;
-  end->forward = forward;
+  end->target = forward.target;
+  targets_.try_emplace(forward.target, "127.0.0.1", forward.target);
   ends_.push_back(std::move(end));
   Watch(*ends_.back());
   return true;
+}
+
+void Forwarder::SetTarget(int target, const std::string& ip, int port) {
+  targets_[target] = {ip, port};
 }
 
 void Forwarder::Watch(End& end) {
@@ -128,7 +133,8 @@ void Forwarder::Accept(const End& listener) {
   if (fd < 0) return;
   sockaddr_storage address;
   socklen_t size = 0;
-  const int target = Address(listener.forward.target_ip, listener.forward.target, address, size)
+  const auto& [ip, port] = targets_[listener.target];
+  const int target = Address(ip, port, address, size)
                          ? socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
                          : -1;
   if (target < 0 || connections_ >= kMaxForwardedConnections ||

@@ -5,8 +5,10 @@
 #include <sys/epoll.h>
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/shim/launch.h"
@@ -25,6 +27,8 @@ class Forwarder {
   // Listens; `forward.published` 0 becomes the port that was free. Several processes may listen on
   // one port and share its connections. False with `error` set.
   bool Listen(Launch::Forward& forward, std::string& error);
+  // Where connections to `target` go from now on; before that, to 127.0.0.1 at that very port.
+  void SetTarget(int target, const std::string& ip, int port);
   // Readable when Process has something to do.
   int poll_fd() const { return epoll_; }
   void Process();
@@ -34,7 +38,7 @@ class Forwarder {
   struct End {
     int fd = -1;
     End* peer = nullptr;
-    Launch::Forward forward;
+    int target = 0;            // of a listening socket
     std::string out;           // waits to be written to this end
     bool connecting = false;   // connect() under way
     bool no_more_in = false;   // has sent its last byte
@@ -49,6 +53,7 @@ class Forwarder {
   void Drop(End& end);
 
   int epoll_;
+  std::map<int, std::pair<std::string, int>> targets_;
   std::vector<std::unique_ptr<End>> ends_;
   std::size_t connections_ = 0;
 };

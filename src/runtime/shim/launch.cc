@@ -93,10 +93,20 @@ bool ReadLaunch(int fd, Launch& launch, std::string& error) {
         launch.grace_ms = static_cast<std::int64_t>(Number(value));
         break;
       case Tag::kForward:
-        if (words.size() == 4) {
-          launch.forwards.push_back({words[0], words[2], static_cast<int>(Number(words[1])),
-                                     static_cast<int>(Number(words[3]))});
+        if (words.size() == 3) {
+          launch.forwards.push_back(
+              {words[0], static_cast<int>(Number(words[1])), static_cast<int>(Number(words[2]))});
         }
+        break;
+      case Tag::kMovePort:
+        if (value == "*") {
+          launch.move_all_ports = true;
+        } else {
+          launch.moved_ports.push_back(static_cast<int>(Number(value)));
+        }
+        break;
+      case Tag::kSharePort:
+        launch.shared_ports.push_back(static_cast<int>(Number(value)));
         break;
       default:
         error = "the launch file has an unknown record";

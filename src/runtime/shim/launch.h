@@ -24,10 +24,15 @@ struct Launch {
   int stop_signal = 15;
   std::int64_t grace_ms = 10'000;
   struct Forward {
-    std::string listen_ip, target_ip;
+    std::string listen_ip;
     int published, target;
   };
   std::vector<Forward> forwards;
+  // Ports of the program: moved to an address of its own; left where they are, but shared with
+  // other instances' addresses. Any of them: its bind and connect calls pass the shim.
+  bool move_all_ports = false;
+  std::vector<int> moved_ports, shared_ports;
+  bool remaps() const { return move_all_ports || !moved_ports.empty() || !shared_ports.empty(); }
 };
 
 // From the open file `fd`. False with `error` set when it cannot be read.

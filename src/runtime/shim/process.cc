@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,19 +17,21 @@
 #include <cstring>
 #include <vector>
 
+#include "runtime/shim/remap.h"
+
 namespace takt::runtime::shim {
 namespace {
 
-[[noreturn]] void Fail(int pipe_fd, char stage) {
+[[noreturn]] void Fail(int socket, char stage) {
   Report report;
   report.kind = Report::kFailed;
   report.value = errno;
   report.stage = stage;
-  [[maybe_unused]] const ssize_t n = write(pipe_fd, &report, sizeof(report));
+  SendReport(socket, report, -1);
   _exit(127);
 }
 
-[[noreturn]] void Become(const Launch& launch, int pipe_fd) {
+[[noreturn]] void Become(const Launch& launch, int socket) {
   for (int signal = 1; signal < NSIG; ++signal) std::signal(signal, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
@@ -41,14 +44,21 @@ namespace {
   }
   for (const Launch::Resource& r : launch.resources) {
     const rlimit limit{r.soft, r.hard};
-    if (setrlimit(static_cast<__rlimit_resource_t>(r.which), &limit) != 0) Fail(pipe_fd, 'l');
+    if (setrlimit(static_cast<__rlimit_resource_t>(r.which), &limit) != 0) Fail(socket, 'l');
+  }
+  if (launch.remaps()) {
+    Report report;
+    report.kind = Report::kPortFilter;
+    const int filter = InstallPortFilter();
+    if (filter >= 0) SendReport(socket, report, filter);
+    close(filter);
   }
   if (launch.has_user) {
     const std::vector<gid_t> groups(launch.user.begin() + 2, launch.user.end());
-    if (setgroups(groups.size(), groups.data()) != 0 && geteuid() == 0) Fail(pipe_fd, 'u');
-    if (setgid(launch.user[1]) != 0 || setuid(launch.user[0]) != 0) Fail(pipe_fd, 'u');
+    if (setgroups(groups.size(), groups.data()) != 0 && geteuid() == 0) Fail(socket, 'u');
+    if (setgid(launch.user[1]) != 0 || setuid(launch.user[0]) != 0) Fail(socket, 'u');
   }
-  if (!launch.directory.empty() && chdir(launch.directory.c_str()) != 0) Fail(pipe_fd, 'd');
+  if (!launch.directory.empty() && chdir(launch.directory.c_str()) != 0) Fail(socket, 'd');
   std::vector<char*> environment, arguments;
   for (const std::string& e : launch.environment) {
     environment.push_back(const_cast<char*>(e.c_str()));
@@ -58,7 +68,7 @@ namespace {
   arguments.push_back(nullptr);
   environ = environment.data();
   execvp(arguments[0], arguments.data());
-  Fail(pipe_fd, 'p');
+  Fail(socket, 'p');
 }
 
 }  // namespace
@@ -78,17 +88,58 @@ std::string StageText(const Launch& launch, char stage) {
   }
 }
 
-pid_t StartProgram(const Launch& launch, Report& failed, const std::function<void()>& first) {
+bool SendReport(int socket, const Report& report, int fd) {
+  iovec part{const_cast<Report*>(&report), sizeof(report)};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (fd >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(header), &fd, sizeof(int));
+  }
+  return sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof(report);
+}
+
+ssize_t ReceiveReport(int socket, Report& report, int& fd, int flags) {
+  fd = -1;
+  iovec part{&report, sizeof(report)};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  const ssize_t n = recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
+  if (n > 0) {
+    for (cmsghdr* h = CMSG_FIRSTHDR(&message); h; h = CMSG_NXTHDR(&message, h)) {
+      if (h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS) {
+        std::memcpy(&fd, CMSG_DATA(h), sizeof(int));
+      }
+    }
+  }
+  return n;
+}
+
+pid_t StartProgram(const Launch& launch, Report& failed, int& port_filter,
+                   const std::function<void()>& first) {
   failed = Report();
   failed.kind = Report::kFailed;
   failed.stage = 'f';
+  port_filter = -1;
   int fds[2];
-  if (pipe2(fds, O_CLOEXEC) != 0) {
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0) {
     failed.value = errno;
     return -1;
   }
   const pid_t pid = fork();
   if (pid == 0) {
+    close(fds[0]);
     first();
     Become(launch, fds[1]);
   }
@@ -100,11 +151,16 @@ pid_t StartProgram(const Launch& launch, Report& failed, const std::function<voi
     return -1;
   }
   ssize_t n;
-  do {
-    n = read(fds[0], &failed, sizeof(failed));
-  } while (n < 0 && errno == EINTR);
+  Report report;
+  int fd = -1;
+  while ((n = ReceiveReport(fds[0], report, fd, 0)) != 0) {
+    if (n < 0 && errno == EINTR) continue;
+    if (n != sizeof(report) || report.kind != Report::kPortFilter) break;
+    port_filter = fd;
+  }
   close(fds[0]);
-  if (n == 0) return pid;  // the pipe closed with exec
+  if (n == 0) return pid;  // the socket closed with exec
+  failed = report;
   waitpid(pid, nullptr, 0);
   return -1;
 }
@@ -121,13 +177,20 @@ int RunInit(int launch_fd, int socket) {
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, nullptr);
   const int signals = signalfd(-1, &all, SFD_CLOEXEC);
-  const pid_t program = StartProgram(launch, report, [] {});
+  int port_filter = -1;
+  const pid_t program = StartProgram(launch, report, port_filter, [] {});
   if (program < 0) {
-    send(socket, &report, sizeof(report), MSG_NOSIGNAL);
+    SendReport(socket, report, -1);
     return 127;
   }
   report = Report();
-  send(socket, &report, sizeof(report), MSG_NOSIGNAL);
+  if (port_filter >= 0) {
+    report.kind = Report::kPortFilter;
+    SendReport(socket, report, port_filter);
+    close(port_filter);
+  }
+  report.kind = Report::kStarted;
+  SendReport(socket, report, -1);
   // The program alone holds the log's pipes from now on.
   close(STDIN_FILENO);
   close(STDOUT_FILENO);
@@ -149,7 +212,7 @@ int RunInit(int launch_fd, int socket) {
       if (pid != program) continue;
       report.kind = Report::kEnded;
       report.value = status;
-      send(socket, &report, sizeof(report), MSG_NOSIGNAL);
+      SendReport(socket, report, -1);
       return 0;  // and the kernel ends what is left in the sandbox
     }
   }

@@ -4,7 +4,8 @@
 //
 //   launch   from the daemon, before the shim starts: see Tag. Holds secrets, mode 0600.
 //   state    from the shim, replaced as a whole: "shim PID START\n" at first, then also
-//            "pid PID\nstarted NS\n" and "port TARGET PUBLISHED\n" for each forwarded port
+//            "pid PID\nstarted NS\n" "address IP\n" where it has one of its own, and
+//            "port TARGET PUBLISHED\n" for each forwarded port
 //   exit     from the shim: blank until the end, then "ended CODE SIGNAL OOM FINISHED_NS CPU_US
 //   TEXT"
 //            (CODE or SIGNAL -1 where there is none, TEXT why it could not start). Its room is
@@ -41,7 +42,9 @@ enum class Tag : char {
   kMaxLogBytes = 'N',   // of all segments together
   kStopSignal = 'S',    // number
   kGraceMs = 'W',       // between stop signal and SIGKILL
-  kForward = 'P',       // "LISTEN_IP PUBLISHED TARGET_IP TARGET"
+  kForward = 'P',       // "LISTEN_IP PUBLISHED TARGET"
+  kMovePort = 'M',      // port that the program gets at an address of its own; "*" = all
+  kSharePort = 'H',     // port that it keeps, and other instances may have at theirs
 };
 
 struct FrameHeader {

@@ -25,6 +25,7 @@
 #include "runtime/shim/forward.h"
 #include "runtime/shim/log_writer.h"
 #include "runtime/shim/process.h"
+#include "runtime/shim/remap.h"
 
 namespace takt::runtime::shim {
 namespace {
@@ -95,6 +96,7 @@ class Shim {
   void Loop();
   void Drain(int stream);
   void OnReport();
+  void OnPortCall(bool waiting);
   void Reap();
   void Started(pid_t program);
   void SendSignal(int signal);
@@ -111,6 +113,8 @@ class Shim {
   int pipes_[2] = {-1, -1};  // reading ends of stdout and stderr
   std::unique_ptr<LogWriter> log_;
   Forwarder forwarder_;
+  std::unique_ptr<Remapper> remapper_;
+  int port_filter_ = -1;
   pid_t child_ = -1;    // the program, or bubblewrap
   pid_t program_ = -1;  // as seen from here
   std::int64_t started_ns_ = 0;
@@ -134,6 +138,7 @@ bool Shim::Prepare(std::string& failure) {
   if (!ReadLaunch(launch_fd_, launch_, failure)) return false;
   WriteState();
   log_ = std::make_unique<LogWriter>(directory_, launch_.max_log_bytes);
+  if (launch_.remaps()) remapper_ = std::make_unique<Remapper>(launch_);
   for (Launch::Forward& forward : launch_.forwards) {
     if (!forwarder_.Listen(forward, failure)) return false;
   }
@@ -176,7 +181,7 @@ bool Shim::Spawn(std::string& failure) {
     init_ = pair[0];
   } else {
     Report failed;
-    child_ = StartProgram(launch_, failed, first);
+    child_ = StartProgram(launch_, failed, port_filter_, first);
     if (child_ < 0) {
       failure = StageText(launch_, failed.stage) + ": " + std::strerror(failed.value);
     } else {
@@ -216,6 +221,9 @@ void Shim::WriteState() {
   std::string text = "shim " + std::to_string(getpid()) + " " + OwnStartTime() + "\n";
   if (started_) {
     text += "pid " + std::to_string(program_) + "\nstarted " + std::to_string(started_ns_) + "\n";
+    if (launch_.move_all_ports || !launch_.moved_ports.empty()) {
+      text += "address " + remapper_->address() + "\n";
+    }
     for (const Launch::Forward& f : launch_.forwards) {
       text += "port " + std::to_string(f.target) + " " + std::to_string(f.published) + "\n";
     }
@@ -273,14 +281,17 @@ void Shim::StopNow() {
 
 void Shim::OnReport() {
   Report report;
-  const ssize_t n = recv(init_, &report, sizeof(report), MSG_DONTWAIT);
+  int fd = -1;
+  const ssize_t n = ReceiveReport(init_, report, fd, MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (n != sizeof(report)) {
     close(init_);
     init_ = -1;
     return;
   }
-  if (report.kind == Report::kStarted) {
+  if (report.kind == Report::kPortFilter) {
+    port_filter_ = fd;
+  } else if (report.kind == Report::kStarted) {
     // bubblewrap -> init -> program
     pid_t pid = child_;
     for (int level = 0; level < 2 && pid > 0; ++level) {
@@ -293,6 +304,18 @@ void Shim::OnReport() {
   } else {
     ended_ = true;
     status_ = report.value;
+  }
+}
+
+// `waiting`: a call waits; otherwise nobody is left who could make one.
+void Shim::OnPortCall(bool waiting) {
+  if (!waiting || !remapper_->Handle(port_filter_)) {
+    close(port_filter_);
+    port_filter_ = -1;
+    return;
+  }
+  for (const auto& [port, actual] : remapper_->moved()) {
+    forwarder_.SetTarget(port, remapper_->address(), actual);
   }
 }
 
@@ -351,13 +374,15 @@ void Shim::Loop() {
                       {pipes_[1], POLLIN, 0},
                       {signals_, POLLIN, 0},
                       {init_, POLLIN, 0},
-                      {launch_.forwards.empty() ? -1 : forwarder_.poll_fd(), POLLIN, 0}};
-    if (poll(polls, 5, Timeout()) < 0 && errno != EINTR) _exit(1);
+                      {launch_.forwards.empty() ? -1 : forwarder_.poll_fd(), POLLIN, 0},
+                      {port_filter_, POLLIN, 0}};
+    if (poll(polls, 6, Timeout()) < 0 && errno != EINTR) _exit(1);
     for (int stream = 0; stream < 2; ++stream) {
       if (polls[stream].revents) Drain(stream);
     }
     if (polls[3].revents) OnReport();
     if (polls[4].revents) forwarder_.Process();
+    if (polls[5].revents) OnPortCall((polls[5].revents & POLLIN) != 0);
     if (polls[2].revents) {
       signalfd_siginfo info;
       while (read(signals_, &info, sizeof(info)) == sizeof(info)) {
