@@ -285,6 +285,12 @@ std::string FileResponse(const google::protobuf::FileDescriptor* root) {
   return out;
 }
 
+// The definitions of services have no class that anything uses; naming their tables keeps the
+// linker from leaving them out.
+[[gnu::used]] const void* const kLinkedServices[] = {
+    &descriptor_table_tensorflow_5fserving_2fapis_2fprediction_5fservice_2eproto,
+    &descriptor_table_tensorflow_5fserving_2fapis_2fmodel_5fservice_2eproto};
+
 std::string ReflectionAnswer(std::string_view request) {
   const auto* pool = google::protobuf::DescriptorPool::generated_pool();
   std::string answer;

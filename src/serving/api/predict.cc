@@ -111,6 +111,15 @@ struct Route {
   const Signature* signature = nullptr;
 };
 
+// For records of requests that found no servable.
+std::string_view ModelAskedFor(std::string_view request) {
+  ModelSpec spec;
+  for (ProtoReader r(request); r.Next();) {
+    if (r.field() == kRequestSpec && !ReadModelSpec(r.Bytes(), spec)) break;
+  }
+  return spec.name;
+}
+
 // What a loop keeps between requests.
 class LoopState final : public net::EventLoop::TurnEnd {
  public:
@@ -177,7 +186,7 @@ class PredictService final : public BatchClient {
     entry.begin = begin;
     entry.servable = state.route.servable;
     entry.signature = state.route.signature;
-    End(entry, status);
+    End(entry, status, entry.servable == nullptr ? ModelAskedFor(entry.call->body()) : "");
   }
 
   void OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) override;
@@ -203,7 +212,8 @@ class PredictService final : public BatchClient {
       OnError(entry, outputs.status());
     }
   }
-  void End(BatchEntry& entry, const absl::Status& status);
+  // `model`: what was asked for, where no servable was found.
+  void End(BatchEntry& entry, const absl::Status& status, std::string_view model = "");
 
   const PredictOptions options_;
   PredictObserver* const observer_;
@@ -329,6 +339,9 @@ absl::Status PredictService::Begin(LoopState& state, net::GrpcCallPtr& call,
   entry.servable = &servable;
   entry.signature = &signature;
   entry.deadline = call->deadline();
+  if (observer_ != nullptr && observer_->WantsLog(servable.name())) {
+    entry.logged_request = std::make_unique<std::string>(call->body());
+  }
   entry.begin = begin;
   entry.call = std::move(call);
   absl::StatusOr<BatchQueue::Joined> joined =
@@ -373,6 +386,7 @@ void PredictService::RunAlone(LoopState& state, Servable& servable, BatchEntry e
 
 void PredictService::OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) {
   std::string& out = entry.call->response();
+  const std::size_t answer_at = out.size();  // room for the frame lies before
   auto append = [&](std::size_t index) {
     out.push_back(kResponseOutputs << 3 | 2);
     const std::size_t at = out.size();
@@ -388,14 +402,19 @@ void PredictService::OnOutputs(BatchEntry& entry, const std::vector<Tensor>& out
     for (std::uint16_t index : entry.chosen) append(index);
   }
   out.append(entry.signature->answer_spec());
+  if (entry.logged_request != nullptr) {
+    observer_->OnRequestLog(entry.servable->name(), entry.servable->version(),
+                            *entry.logged_request, std::string_view(out).substr(answer_at));
+  }
   End(entry, absl::OkStatus());
 }
 
 void PredictService::OnError(BatchEntry& entry, const absl::Status& status) { End(entry, status); }
 
-void PredictService::End(BatchEntry& entry, const absl::Status& status) {
+void PredictService::End(BatchEntry& entry, const absl::Status& status, std::string_view model) {
   if (observer_ != nullptr) {
     PredictRecord record;
+    record.model = model;
     if (entry.servable != nullptr) {
       record.model = entry.servable->name();
       record.version = entry.servable->version();

@@ -65,6 +65,7 @@ struct BatchEntry {
   std::chrono::steady_clock::time_point started;  // when its run began
   std::int64_t first = -1;
   std::int64_t rows = 0;
+  std::unique_ptr<std::string> logged_request;  // of a sampled Predict
 
   bool IsDead(std::chrono::steady_clock::time_point now) const {
     return (deadline.has_value() && *deadline <= now) || (call && call->cancelled());
