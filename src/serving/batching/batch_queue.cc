@@ -454,8 +454,8 @@ class ParameterQueue final : public BatchQueue {
   // Starts a runner for each batch whose time has come, as far as threads may run. A batch can be
   // joined until its runner takes it.
   void StartRuns() {
-    const Clock::time_point now = Clock::now();
     std::lock_guard lock(mutex_);
+    const Clock::time_point now = Clock::now();
     int ready = 0;
     for (std::size_t i = 0; i < waiting_.size(); ++i) ready += IsReady(i, now) ? 1 : 0;
     while (starting_ < ready && running_ < most_running_) {
@@ -469,8 +469,10 @@ class ParameterQueue final : public BatchQueue {
     while (true) {
       std::unique_ptr<Batch> batch;
       {
-        const Clock::time_point now = Clock::now();
         std::lock_guard lock(mutex_);
+        // Read with the mutex held: by an older time a batch that was just opened is not ready
+        // yet, and nobody would come for it.
+        const Clock::time_point now = Clock::now();
         if (std::exchange(first, false)) --starting_;
         for (std::size_t i = 0; i < waiting_.size() && batch == nullptr; ++i) {
           if (!IsReady(i, now)) continue;

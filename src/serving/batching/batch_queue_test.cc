@@ -287,6 +287,31 @@ TEST_F(BatchingTest, ParametersAFullBatchRunsAtOnceAndAPartialOneAfterItsTime) {
   EXPECT_EQ(runs(), (std::vector<std::int64_t>{2}));
 }
 
+// A runner that goes home just as the next request comes must not leave it behind.
+TEST_F(BatchingTest, ParametersNoRequestOfManyInARowIsForgotten) {
+  constexpr int kChains = 4, kLength = 20000;
+  Make(BatchingOptions());
+  int answered = 0;
+  std::function<void(int)> ask = [&](int left) {
+    RunRequest request;
+    request.inputs = {Floats({1, 2}, 1)};
+    request.signature = servable_->FindSignature("");
+    servable_->Run(std::move(request), [&, left](const Outputs& outputs) {
+      {
+        std::lock_guard lock(mutex_);
+        answered += outputs.ok() ? 1 : 0;
+        changed_.notify_all();
+      }
+      if (left > 1) loops_->loops()[0]->Post([&ask, left] { ask(left - 1); });
+    });
+  };
+  for (int i = 0; i < kChains; ++i) loops_->loops()[0]->Post([&ask] { ask(kLength); });
+  std::unique_lock lock(mutex_);
+  EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60), [&] {
+    return answered == kChains * kLength;
+  })) << answered;
+}
+
 TEST_F(BatchingTest, ParametersAllowedSizesPad) {
   BatchingOptions options;
   options.max_batch_size = 8;
