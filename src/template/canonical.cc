@@ -4,7 +4,6 @@
 #include <array>
 #include <cstdlib>
 #include <optional>
-#include <set>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -176,7 +175,10 @@ class Completer {
   void AddImplicitResources() {
     Node* services = root_.Find("services");
     if (services == nullptr) return;
-    std::set<std::string> volumes;
+    std::unordered_set<std::string> volumes;
+    if (const Node* declared = root_.Find("volumes")) {
+      for (const Entry& volume : declared->entries) volumes.insert(volume.key);
+    }
     bool uses_default = false;
     for (const Entry& service : services->entries) {
       if (const Node* networks = service.value.Find("networks")) {
@@ -206,19 +208,18 @@ class Completer {
 
   // A named volume that the file does not declare is one of the platform's.
   void AddPlatformVolume(std::string_view name, const Node& mount, std::string path) {
-    Node* volumes = root_.Find("volumes");
-    if (volumes != nullptr && volumes->Find(name) != nullptr) return;
     if (!IsValidName(name)) {
       report_.Error(mount.mark, std::move(path),
                     StrCat("expected a volume name of letters, digits and ._-, got \"", name, "\""),
                     "a path on the host starts with / or ./");
       return;
     }
+    Node* volumes = root_.Find("volumes");
     if (volumes == nullptr) volumes = &root_.Set("volumes", Node::Map(mount.mark));
     Node volume = Node::Map(mount.mark);
     volume.Set("name", Node::String(std::string(name), mount.mark));
     volume.Set("external", Node::Bool(true, mount.mark));
-    volumes->Set(name, std::move(volume));
+    volumes->entries.push_back({std::string(name), mount.mark, std::move(volume)});
   }
 
   // --- services
@@ -474,6 +475,7 @@ class Completer {
     }
     if (const Node* depends_on = service.Find("depends_on")) {
       for (const Entry& dependency : depends_on->entries) {
+        if (report_.full()) return;
         if (names_.contains(dependency.key)) continue;
         const Path depends_path(path, "depends_on");
         report_.Error(dependency.mark, Path(depends_path, dependency.key),
@@ -539,6 +541,7 @@ class Completer {
     if (used == nullptr) return;
     const Node* declared = root_.Find(group);
     for (const Entry& entry : used->entries) {
+      if (report_.full()) return;
       if (declared != nullptr && declared->Find(entry.key) != nullptr) continue;
       const Path group_path(path, group);
       report_.Error(entry.mark, Path(group_path, entry.key),

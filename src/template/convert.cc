@@ -224,6 +224,9 @@ void ParsePortText(const Node& item, const Path& path, Report& report, std::vect
   if (protocol != "tcp" && protocol != "udp" && protocol != "sctp") {
     return fail(StrCat("the protocol is \"", protocol, "\", not tcp, udp or sctp"));
   }
+  if (!report.Expand(static_cast<std::size_t>(target->last - target->first) + 1)) {
+    return fail(StrCat("the file's ranges hold more than ", kMaxExpandedValues, " ports"));
+  }
   std::map<std::string, Node> ports;  // the canonical form sorts them as text
   for (int i = 0; i <= target->last - target->first; ++i) {
     Node port = Node::Map(item.mark);
@@ -748,6 +751,7 @@ void ToPorts(Node& node, const Path& path, Report& report) {
   for (std::size_t i = 0; i < node.items.size(); ++i) {
     Node& item = node.items[i];
     const Path item_path(path, i);
+    if (report.full()) return;
     if (!item.is_map()) {
       ParsePortText(item, item_path, report, ports);
       continue;

@@ -181,11 +181,11 @@ std::string Interpolator::ExpandBraced(Scalar& scalar, std::size_t* at, std::siz
   const Scalar::Line line = scalar.LineAt(start, to, depth);
   const auto invalid = [&] {
     constexpr std::size_t kMaxShown = 40;
-    const std::size_t brace = text.substr(0, line.end).find('}', start);
-    const std::size_t shown =
-        brace == std::string_view::npos ? std::min(start + kMaxShown, line.end) : brace + 1;
-    if (active) {
-      Node written = Node::String(std::string(text.substr(start, shown - start)), mark);
+    const std::string_view near = text.substr(start, std::min(kMaxShown, line.end - start));
+    const std::size_t brace = near.find('}');
+    if (active && !report_.full()) {
+      const Node written = Node::String(
+          std::string(near.substr(0, brace == std::string_view::npos ? brace : brace + 1)), mark);
       report_.Error(mark, scalar.path,
                     StrCat("invalid interpolation: ", kForms, ", got ", written.Describe()),
                     "write $$ for a dollar sign");

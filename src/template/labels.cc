@@ -107,6 +107,7 @@ class Labels {
   }
 
   void ApplyOne() {
+    if (report_.full()) return;
     std::vector<std::string_view> names;
     for (const Row& row : Table()) {
       const bool prefix = row.name.ends_with('_');

@@ -79,14 +79,16 @@ Node AsSequence(Node node) {
 Node AsMap(Node node, bool dependencies) {
   if (!node.is_list()) return node;
   Node map = Node::Map(node.mark);
+  std::unordered_set<std::string> seen;
   for (const Node& item : node.items) {
+    if (!seen.insert(item.ToText()).second) continue;
     Node value;
     value.mark = item.mark;
     if (dependencies) {
       value = Node::Map(item.mark);
       value.Set("condition", Node::String("service_started", item.mark));
     }
-    map.Set(item.ToText(), std::move(value));
+    map.entries.push_back({item.ToText(), item.mark, std::move(value)});
   }
   return map;
 }

@@ -34,6 +34,9 @@ class Path {
 // More errors than this help nobody; the last one then says that there are more.
 inline constexpr std::size_t kMaxIssues = 100;
 
+// Ports that ranges stand for, in all services together.
+inline constexpr std::size_t kMaxExpandedValues = 100'000;
+
 class Report {
  public:
   Report(std::string file, std::vector<Issue>* issues) : file_(std::move(file)), issues_(issues) {}
@@ -47,6 +50,9 @@ class Report {
   bool has_error() const { return errors_ > 0; }
   // Whatever else is found will not be kept: no need to look for more.
   bool full() const { return issues_->size() > kMaxIssues; }
+  // Notes that a short form stands for `count` values; false when all short forms of the file
+  // together stand for more than kMaxExpandedValues.
+  bool Expand(std::size_t count) { return (expanded_ += count) <= kMaxExpandedValues; }
 
  private:
   void Add(Issue::Severity severity, Mark mark, std::string path, std::string message,
@@ -55,6 +61,7 @@ class Report {
   std::string file_;
   std::vector<Issue>* issues_;
   std::size_t errors_ = 0;
+  std::size_t expanded_ = 0;
 };
 
 }  // namespace takt::templates

@@ -489,6 +489,13 @@ TEST(HostileTemplate, DefaultsInDefaultsHaveALimit) {
   EXPECT_THAT(FirstError(nested(50'000)), HasSubstr("nested deeper than 32"));
 }
 
+TEST(HostileTemplate, PortRangesHaveALimit) {
+  const std::string one = "services: {s: {image: x, ports: [\"1-65535\"";
+  EXPECT_TRUE(Load(one + "]}}\n").ok());
+  EXPECT_THAT(FirstError(one + ", \"1-65535:1-65535/udp\"]}}\n"),
+              HasSubstr("hold more than 100000 ports"));
+}
+
 TEST(HostileTemplate, ManyErrorsEndInOneLine) {
   std::string text = "services:\n";
   for (int i = 0; i < 5000; ++i) text += StrCat("  s", i, ": {imagge: x}\n");
