@@ -217,6 +217,7 @@ TEST(OwnThread, ManyMayCallAtOnce) {
   Daemon daemon;
   constexpr int kThreads = 4, kRounds = 15;
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   std::atomic<int> configured = 0;
   ASSERT_TRUE(daemon.line().Create("shared", Of(kServer), {}).ok());
   for (int t = 0; t < kThreads; ++t) {

@@ -131,6 +131,7 @@ std::vector<const InstanceStatus*> CurrentInstances(const ServiceStatus* status,
     if (slot == nullptr || age(*slot) <= age(instance)) slot = &instance;
   }
   std::vector<const InstanceStatus*> instances;
+  instances.reserve(newest.size());
   for (const auto& [replica, instance] : newest) instances.push_back(instance);
   return instances;
 }
@@ -276,7 +277,7 @@ State ServiceState(const DesiredApp& app, const DesiredService& service, const H
       }
     }
   }
-  auto count = [&](int n, std::string text) {
+  auto count = [&](int n, const std::string& text) {
     return wanted == 1 ? text : StrCat(n, " of ", wanted, " instances: ", text);
   };
   if (running == wanted) return {AppState::kRunning, ""};

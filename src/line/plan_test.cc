@@ -72,8 +72,9 @@ struct World {
       if (action.kind == Action::Kind::kDeploy) text += "@" + std::to_string(action.revision);
       parts.push_back(text);
     }
-    for (const auto& [service, reason] : plan.waiting)
-      parts.push_back("| " + service + ": " + reason);
+    for (const auto& [service, reason] : plan.waiting) {
+      parts.push_back(StrCat("| ", service, ": ", reason));
+    }
     return absl::StrJoin(parts, ", ");
   }
   State StateOf(std::size_t index, const std::string& waiting = "") const {

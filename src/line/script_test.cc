@@ -330,10 +330,10 @@ class Story {
     for (const Revision& revision : *revisions) {
       std::vector<std::string> values;
       for (const auto& [name, value] : revision.configuration.values) {
-        values.push_back(name + "=" + value);
+        values.push_back(StrCat(name, "=", value));
       }
       for (const auto& [service, digest] : revision.image_digests) {
-        values.push_back(service + "@" + digest);
+        values.push_back(StrCat(service, "@", digest));
       }
       Line(StrCat(revision.number, " by ", revision.author, ": ", absl::StrJoin(values, " "),
                   revision.why.empty() ? "" : StrCat(" (", revision.why, ")"),

@@ -45,6 +45,7 @@ class StoreTest : public ::testing::Test {
   std::vector<std::string> Kinds(const std::string& app = "") {
     std::vector<std::string> kinds;
     const std::vector<Event> events = *store_->Events(app, 0, 100);
+    kinds.reserve(events.size());
     for (const Event& event : events) kinds.push_back(event.kind);
     return kinds;
   }
