@@ -352,6 +352,7 @@ class Connection final : public EventLoop::FdHandler, public EventLoop::TurnEnd 
   Clock::time_point idle_frames_since_;
   Clock::time_point opened_;
   Clock::time_point last_active_;
+  Clock::time_point drain_since_;
   Clock::time_point window_since_;   // of slow_peer_timeout
   std::size_t window_received_ = 0;  // bytes since then
   std::size_t window_sent_ = 0;
@@ -1162,6 +1163,7 @@ void Connection::OnTurnEnd() {
 void Connection::StartDrain() {
   if (draining_) return;
   draining_ = true;
+  drain_since_ = shard_->loop->now();
   if (!handshaken_) return Close();
   nghttp2_submit_shutdown_notice(session_);
   nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr);
@@ -1182,7 +1184,7 @@ bool Connection::IsAlive(Clock::time_point now) {
   const std::size_t received = std::exchange(window_received_, 0);
   const std::size_t sent = std::exchange(window_sent_, 0);
   if (!pending_.empty() && sent == 0) return false;  // reads nothing of what waits for it
-  if (draining_ && open_count_ == 0) return false;
+  if (draining_ && open_count_ == 0 && drain_since_ < since) return false;
   if (received >= kMinSlowPeerBytes) return true;
   for (Call* call = open_calls_; call != nullptr; call = call->next) {
     if (call->held) continue;
@@ -1296,6 +1298,10 @@ absl::Status Server::Start() {
     return absl::ResourceExhaustedError("no memory for nghttp2");
   }
   nghttp2_option_set_no_closed_streams(nghttp2_options_, 1);
+  // Not the library's own limit of 33 resets a second: clients whose deadlines pass reset, too.
+  // Ours counts resets among the frames that only make work.
+  nghttp2_option_set_stream_reset_rate_limit(nghttp2_options_, 2 * kMaxGrpcIdleFramesPerSecond,
+                                             2 * kMaxGrpcIdleFramesPerSecond);
   if (options_.tls.has_value()) {
     TAKT_ASSIGN_OR_RETURN(tls_, MakeTlsServerContext(*options_.tls, {"h2"}));
   }

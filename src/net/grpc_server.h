@@ -25,7 +25,7 @@ namespace takt::net {
 // What a peer may ask of the server. Beyond any of these its stream or connection ends with the
 // code that is named; the others are unharmed.
 inline constexpr std::size_t kMaxGrpcMessageBytes = 0x7fffffff;    // RESOURCE_EXHAUSTED
-inline constexpr std::size_t kMaxGrpcInflationRatio = 1000;        // RESOURCE_EXHAUSTED
+inline constexpr std::size_t kMaxGrpcInflationRatio = 100;         // RESOURCE_EXHAUSTED
 inline constexpr std::size_t kMaxGrpcHeaderBytes = 32 << 10;       // stream reset
 inline constexpr std::uint32_t kMaxGrpcConcurrentStreams = 10000;  // REFUSED_STREAM
 inline constexpr std::size_t kMaxGrpcConnections = 20000;          // closed at once

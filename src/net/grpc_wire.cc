@@ -86,7 +86,7 @@ absl::StatusOr<std::string> GrpcInflate(GrpcCompression compression, std::string
     return absl::ResourceExhaustedError("no memory to inflate");
   }
   const std::size_t most =
-      std::min(max_bytes, std::max<std::size_t>(packed.size(), 1024) * max_ratio);
+      std::min(max_bytes, std::max(packed.size(), kInflationAllowanceBytes) * max_ratio);
   std::string plain;
   z.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
   z.avail_in = static_cast<uInt>(packed.size());

@@ -27,9 +27,10 @@ std::uint32_t ReadBigEndian32(const unsigned char* bytes);
 // Five bytes at `out`.
 void WriteGrpcPrefix(bool compressed, std::size_t message_bytes, char* out);
 
+inline constexpr std::size_t kInflationAllowanceBytes = 64 << 10;
 // RESOURCE_EXHAUSTED beyond `max_bytes` or when the answer is more than `max_ratio` times the input
-// (inputs below a kilobyte count as one); INTERNAL when the bytes do not inflate, or go on behind
-// their end.
+// (inputs below kInflationAllowanceBytes count as that: padding packs well, and a few megabytes
+// harm nobody); INTERNAL when the bytes do not inflate, or go on behind their end.
 absl::StatusOr<std::string> GrpcInflate(GrpcCompression compression, std::string_view packed,
                                         std::size_t max_bytes, std::size_t max_ratio);
 absl::StatusOr<std::string> GrpcDeflate(GrpcCompression compression, std::string_view plain);
