@@ -30,7 +30,7 @@ export async function open(browser, url, { locale = "en-GB", size = SIZES[1280],
   page.on("console", (message) => {
     if (message.type() !== "error" && message.type() !== "warning") return;
     if (/Failed to load resource/.test(message.text()) && allowStatus.some((s) => message.text().includes(String(s)))) return;
-    wrong.push(`console: ${message.text()}`);
+    wrong.push(`console: ${message.text()} ${message.location().url}`);
   });
   page.on("request", (request) => {
     if (!request.url().startsWith(url) && !request.url().startsWith("data:")) wrong.push(`request to ${request.url()}`);

@@ -139,7 +139,7 @@ export function fakeDaemon({ dist, state = mnist() }) {
   const preview = (body, creating) => {
     const c = check(body);
     return {
-      anything_changes: creating || JSON.stringify(body.values) !== "{}", issues: c.issues, parameters: c.parameters, template_diff: "",
+      anything_changes: creating || JSON.stringify(body.values) !== "{}", issues: c.issues, parameters: c.parameters, template_diff: "", suggestions: [],
       missing_volumes: c.volumes.filter((v) => !v.exists).map((v) => v.actual_name),
       changes: creating ? [] : [{ kind: "changed", path: "values.VERSION", before: "2", after: body.values?.VERSION ?? "2" }],
       services: [{ service: "tensor", action: creating ? "start" : "restart", changes: creating ? [] : [{ kind: "changed", path: "services.tensor.command[3]", before: "--export_version=2", after: `--export_version=${body.values?.VERSION}` }] },

@@ -111,6 +111,7 @@ export const zh: Record<keyof typeof en, string> = {
   "instance.more": "另有 {n} 个已结束",
   "instance.none": "还没有实例。",
   "instance.ran": "运行时长",
+  "instance.ranFor": "运行 {time}",
   "instance.restarts": "重启 {n} 次",
   "instance.signal": "信号 {n}",
   "instance.started": "启动时间",
@@ -319,6 +320,7 @@ export const zh: Record<keyof typeof en, string> = {
   "volumes.remove.device": "目录 {path} 及其内容会保留，仅移除名称。",
   "volumes.subdirectory": "此应用使用的子目录",
   "volumes.subdirectory.hint": "相对于数据卷；留空表示整个数据卷",
+  "volumes.suggestion": "使用子目录 {path}",
   "volumes.users": "使用者",
   "yes": "是",
 };

@@ -16,6 +16,14 @@ export interface Target {
   preview: (body: Schemas["ConfigureApp"] & { template: string }, signal: AbortSignal) => Promise<Preview>;
 }
 
+// What a required parameter is taken for until it has a value: without any, the daemon would say that,
+// and nothing of the rest of the template.
+function standIns(missing: readonly Parameter[]): Values {
+  return Object.fromEntries(
+    missing.map((p) => [p.name, p.type === "integer" || p.type === "number" ? "1" : p.type === "path" ? "/x" : "x"]),
+  );
+}
+
 export class Draft {
   template = $state("");
   templateName = $state("template");
@@ -32,15 +40,12 @@ export class Draft {
 
   parameters = $derived<readonly Parameter[]>(this.check?.parameters ?? []);
   complete = $derived(isComplete(this.parameters, this.values));
-  // A parameter that has no value yet is said in the form, not as an error in the template.
+  // A parameter that has no value yet is said in the form. Meanwhile the template is checked with a
+  // stand-in for it, so what is found at the places where it is used says nothing.
+  #missing = $derived(this.parameters.filter((p) => problem(p, this.values)?.kind === "required"));
   issues = $derived<readonly Issue[]>(
     (this.check?.issues ?? []).filter(
-      (issue) =>
-        !this.parameters.some(
-          (p) =>
-            problem(p, this.values)?.kind === "required" &&
-            (p.uses.some((use) => use.line === issue.line) && issue.message.includes(p.name)),
-        ),
+      (issue) => !this.#missing.some((p) => p.uses.some((use) => use.path === issue.path)),
     ),
   );
   errors = $derived(this.issues.filter((issue) => issue.severity === "error"));
@@ -53,7 +58,7 @@ export class Draft {
   constructor(target: Target) {
     $effect(() => {
       const template = this.template;
-      const values = toSend(this.check?.parameters ?? [], this.values);
+      const values = { ...toSend(this.parameters, this.values), ...standIns(this.#missing) };
       if (!template.trim()) {
         this.check = null;
         return;

@@ -17,6 +17,7 @@ export class FactsOf {
   refresh(apps: readonly App[], nowMs: number) {
     if (this.#busy) return;
     const due = apps.slice(0, MAX_AT_ONCE).filter((app) => {
+      if (app.state === "removing") return false;
       const seen = this.#seen.get(app.name);
       const stamp = `${app.updated_at} ${app.state} ${app.revision.number}`;
       const old = !seen || (app.state === "running" && nowMs - seen.at > EVERY_MS);

@@ -28,7 +28,7 @@ export interface PlotOptions {
   stacked: boolean;
   language: Language;
   range: [number, number] | null; // of x; null = all of the data
-  onCursor: (x: number | null, values: (number | null)[]) => void;
+  onCursor: (x: number | null) => void;
   onZoom: (from: number, to: number) => void;
   onReset: () => void;
 }
@@ -58,7 +58,10 @@ export function createPlot(o: PlotOptions): Plot {
   });
   const joined: uPlot.AlignedData =
     tables.length === 0 ? [[]] : tables.length === 1 ? tables[0]! : uPlot.join(tables, tables.map(() => [2]));
-  const data = (o.stacked ? stack(joined) : joined) as uPlot.AlignedData;
+  // The highest stack is drawn first, so that it does not hide the others.
+  const data = o.stacked ? stack(joined) : joined;
+  const drawn = o.series.map((s, i) => ({ ...s, colour: s.colour ?? COLOURS[i % COLOURS.length]! }));
+  if (o.stacked) drawn.reverse();
 
   let silent = false; // the cursor is moved from outside: do not tell again
   let range = o.range;
@@ -84,12 +87,12 @@ export function createPlot(o: PlotOptions): Plot {
       },
       series: [
         {},
-        ...o.series.map((s, i): uPlot.Series => {
-          const stroke = colour(s.colour ?? COLOURS[i % COLOURS.length]!);
+        ...drawn.map((s): uPlot.Series => {
+          const stroke = colour(s.colour);
           return {
             label: s.name,
             stroke: s.faint ? `color-mix(in srgb, ${stroke} 28%, transparent)` : stroke,
-            width: s.faint ? 1 : 1.5,
+            width: o.stacked ? 0 : s.faint ? 1 : 1.5,
             dash: s.dashed ? [5, 4] : undefined,
             fill: o.stacked ? stroke : undefined,
             paths: o.stacked ? uPlot.paths.bars!({ size: [0.9, 40], align: 1 }) : undefined,
@@ -106,7 +109,7 @@ export function createPlot(o: PlotOptions): Plot {
         setCursor: [(u) => {
           if (silent) return;
           const at = u.cursor.left! >= 0 ? u.posToVal(u.cursor.left!, "x") : null;
-          o.onCursor(at, valuesAt(joined, u.cursor.idx ?? null));
+          o.onCursor(at);
         }],
         setSelect: [(u) => {
           if (u.select.width < 6) return;
@@ -138,15 +141,11 @@ export function createPlot(o: PlotOptions): Plot {
   };
 }
 
-export function valuesAt(data: uPlot.AlignedData, index: number | null): (number | null)[] {
-  return data.slice(1).map((ys) => (index === null ? null : (ys[index] ?? null)));
-}
-
-// Each series on top of those before it.
+// Each series on top of those before it, the highest first.
 function stack(data: uPlot.AlignedData): uPlot.AlignedData {
   const sum = new Array<number>(data[0].length).fill(0);
   const rows = data.slice(1).map((ys) => Array.from(sum, (_, i) => (sum[i]! += (ys[i] as number | null) ?? 0)));
-  return [data[0], ...rows];
+  return [data[0], ...rows.reverse()];
 }
 
 function spread(min: number, max: number): [number, number] {
