@@ -71,7 +71,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, std::size_t max_by
   }
 }
 
-absl::Status WriteFileAtomic(const std::string& path, std::string_view content, int mode) {
+namespace {
+
+absl::Status WriteBeside(const std::string& path, std::string_view content, int mode, bool sync) {
   std::string temporary = StrCat(path, ".tmp-", RandomId(8));
   {
     Fd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode));
@@ -87,7 +89,7 @@ absl::Status WriteFileAtomic(const std::string& path, std::string_view content, 
       }
       rest.remove_prefix(put);
     }
-    if (::fsync(fd.get()) != 0) {
+    if (sync && ::fsync(fd.get()) != 0) {
       int error_number = errno;
       ::unlink(temporary.c_str());
       return ErrnoStatus(error_number, StrCat("sync ", path));
@@ -98,7 +100,17 @@ absl::Status WriteFileAtomic(const std::string& path, std::string_view content, 
     ::unlink(temporary.c_str());
     return ErrnoStatus(error_number, StrCat("rename to ", path));
   }
-  return SyncParent(path);
+  return sync ? SyncParent(path) : absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status WriteFileAtomic(const std::string& path, std::string_view content, int mode) {
+  return WriteBeside(path, content, mode, true);
+}
+
+absl::Status WriteFileWhole(const std::string& path, std::string_view content, int mode) {
+  return WriteBeside(path, content, mode, false);
 }
 
 absl::Status MakeDirs(const std::string& path, int mode) {

@@ -16,6 +16,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, std::size_t max_by
 // Writes beside `path`, syncs, renames: a reader sees the old file or the whole new one, and the
 // new one is on the disk when this returns.
 absl::Status WriteFileAtomic(const std::string& path, std::string_view content, int mode = 0644);
+// The same without waiting for the disk, which takes milliseconds: for what is worth nothing after
+// the machine went down. It survives this process's death.
+absl::Status WriteFileWhole(const std::string& path, std::string_view content, int mode = 0644);
 // Creates the directory and its missing parents. OK when it exists.
 absl::Status MakeDirs(const std::string& path, int mode = 0755);
 // Names (not paths) in a directory, sorted, without "." and "..".

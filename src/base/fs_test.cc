@@ -13,6 +13,8 @@ TEST(ReadFile, ReturnsWhatWasWrittenAtomically) {
   ASSERT_TRUE(WriteFileAtomic(path, "one").ok());
   ASSERT_TRUE(WriteFileAtomic(path, "two").ok());
   EXPECT_EQ(ReadFile(path, 10).value(), "two");
+  ASSERT_TRUE(WriteFileWhole(path, "three").ok());
+  EXPECT_EQ(ReadFile(path, 10).value(), "three");
   EXPECT_EQ(ListDir(dir.path()).value(), std::vector<std::string>{"a"}) << "no temporary is left";
 }
 

@@ -489,8 +489,8 @@ void Processes::Start(const ServiceSpec& spec, const InstanceRecord& record) {
 absl::Status Processes::TryStart(const ServiceSpec& spec, const InstanceRecord& record) {
   const std::string directory = Directory(record.id);
   TAKT_RETURN_IF_ERROR(MakeDirs(directory, 0700));
-  TAKT_RETURN_IF_ERROR(
-      WriteFileAtomic(JoinPath(directory, "record"), InstanceToJson(record), 0600));
+  // An instance does not outlive the machine, and neither need its files.
+  TAKT_RETURN_IF_ERROR(WriteFileWhole(JoinPath(directory, "record"), InstanceToJson(record), 0600));
   TAKT_ASSIGN_OR_RETURN(const Image image, images_.Find(spec.image));
   TAKT_ASSIGN_OR_RETURN(LaunchPlan plan, PlanLaunch(spec, image, machine_, directory, record.id,
                                                     record.replica, SiblingsIn(spec.app)));
@@ -499,7 +499,7 @@ absl::Status Processes::TryStart(const ServiceSpec& spec, const InstanceRecord& 
   }
   for (const std::string& path : plan.host_directories) TAKT_RETURN_IF_ERROR(MakeDirs(path));
   for (const auto& [name, content] : plan.files) {
-    TAKT_RETURN_IF_ERROR(WriteFileAtomic(JoinPath(directory, name), content, 0444));
+    TAKT_RETURN_IF_ERROR(WriteFileWhole(JoinPath(directory, name), content, 0444));
   }
   TAKT_ASSIGN_OR_RETURN(const ControlGroups::Group group,
                         groups_.Make(record.id, spec.cpus, spec.memory_bytes));
@@ -507,7 +507,7 @@ absl::Status Processes::TryStart(const ServiceSpec& spec, const InstanceRecord& 
   plan.launch.oom_file = group.oom_file;
   plan.launch.max_log_bytes = options_.max_log_bytes;
   TAKT_RETURN_IF_ERROR(
-      WriteFileAtomic(JoinPath(directory, shim::kLaunchFile), ToLaunchFile(plan.launch), 0600));
+      WriteFileWhole(JoinPath(directory, shim::kLaunchFile), ToLaunchFile(plan.launch), 0600));
   const int watch =
       inotify_add_watch(inotify_, directory.c_str(), IN_MODIFY | IN_MOVED_TO | IN_ONLYDIR);
   if (watch < 0) return ErrnoStatus(errno, StrCat("watching ", directory));
