@@ -230,7 +230,9 @@ class GrpcHostileTest : public testing::Test {
   std::string Ask(const std::string& body, const std::string& block = Block()) {
     Peer peer(server_->port());
     peer.Hello();
-    peer.Send(Request(1, body, block));
+    // The server's windows hold once its settings are acknowledged.
+    peer.Next();
+    peer.Send(Frame(kSettings, 1, 0, "") + Request(1, body, block));
     return peer.AnswerOf(1);
   }
 
