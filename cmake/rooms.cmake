@@ -1,6 +1,6 @@
 # The rooms of src/, and for each the rooms that it may use. A room that links another one that is
 # not in its row stops the configuration; one that only includes a header of it fails tests/style.
-set(TAKT_ROOM_NAMES base net template runtime storage logs metrics learning serving load line api)
+set(TAKT_ROOM_NAMES base net template runtime storage logs metrics learning serving load line operate api)
 
 set(TAKT_ALLOWED_base "")
 set(TAKT_ALLOWED_net base)
@@ -13,7 +13,8 @@ set(TAKT_ALLOWED_learning base)
 set(TAKT_ALLOWED_serving base net)
 set(TAKT_ALLOWED_load base net)
 set(TAKT_ALLOWED_line base net template runtime storage logs metrics learning)
-set(TAKT_ALLOWED_api base net template runtime storage logs metrics learning line)
+set(TAKT_ALLOWED_operate base net template runtime storage logs metrics learning line)
+set(TAKT_ALLOWED_api base net template runtime storage logs metrics learning line operate)
 
 # takt_room(NAME SOURCES a.cc ... [ROOMS base net ...] [LIBS absl::status ...])
 # Defines the static library takt_NAME from sources beside the calling list file.

@@ -13,6 +13,8 @@
 #include "absl/strings/ascii.h"
 #include "api/api.h"
 #include "api/errors.h"
+#include "api/operate.h"
+#include "api/workers.h"
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/ids.h"
@@ -22,13 +24,16 @@
 #include "line/line.h"
 #include "net/http_server.h"
 #include "net/tcp.h"
+#include "operate/observer.h"
 #include "runtime/embedded/embedded_runtime.h"
 #include "storage/volumes.h"
 
 namespace takt::cli {
 namespace {
 
-constexpr int kHttpThreads = 2;  // a call that waits for the disk must not hold up a stream
+constexpr int kHttpThreads = 2;      // a call that waits for the disk must not hold up a stream
+constexpr int kQuestionThreads = 2;  // for searches and charts
+constexpr std::chrono::seconds kKeepAlive{15};
 constexpr int kDrainMs = 3000;
 constexpr std::size_t kTokenLength = 40;
 constexpr std::size_t kMinTokenLength = 16;
@@ -168,6 +173,17 @@ absl::Status RunDaemon(const DaemonOptions& options) {
         {file.path, file.content_type, file.etag, file.gzip, file.immutable()});
   }
   const auto api = api::Api::Create(std::move(api_options), *line, *runtime, *volumes, clock);
+  TAKT_ASSIGN_OR_RETURN(const auto observer,
+                        operate::Observer::Open(data_dir, *line, *runtime, *volumes, clock));
+  api::Workers workers(kQuestionThreads);
+  api::LiveSearches live(observer->logs(), kKeepAlive);
+  api::AddLogSearchRoutes(api->router(), observer->logs(), live, workers);
+  api::AddMetricRoutes(api->router(), observer->metrics(), workers);
+  api::AddLearningRoutes(api->router(), observer->learning(), workers);
+  runtime->SetLogListener([&api, &observer](const std::string& instance) {
+    api->OnLog(instance);
+    observer->OnLogGrew(instance);
+  });
   ready = api.get();
 
   const runtime::Capabilities capabilities = runtime->capabilities();
@@ -180,6 +196,7 @@ absl::Status RunDaemon(const DaemonOptions& options) {
   end.Wait();
   std::fprintf(stderr, "takt: ending; instances go on\n");
   server->Stop(kDrainMs);
+  runtime->SetLogListener(nullptr);
   return absl::OkStatus();
 }
 

@@ -89,21 +89,17 @@ class ApiImpl final : public Api {
       ears->api->changes_.OnChange(app);
       ears->api->logs_.OnChange(app);
     });
-    runtime_.SetLogListener([ears = ears_](const std::string& instance) {
-      const std::lock_guard lock(ears->mutex);
-      if (ears->api != nullptr) ears->api->logs_.OnLog(instance);
-    });
     AddPlatformRoutes();
     AddAppRoutes();
     AddLogRoutes();
   }
   ~ApiImpl() override {
-    runtime_.SetLogListener(nullptr);
     const std::lock_guard lock(ears_->mutex);
     ears_->api = nullptr;
   }
 
   Router& router() override { return router_; }
+  void OnLog(const std::string& instance) override { logs_.OnLog(instance); }
   void Broadcast(std::string_view event, std::string_view data) override {
     changes_.Broadcast(event, data);
   }

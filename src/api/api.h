@@ -58,6 +58,8 @@ class Api {
   // The handler for HttpServer.
   virtual void Handle(const net::HttpRequest& request,
                       const std::shared_ptr<net::HttpResponder>& responder) = 0;
+  // The log of an instance grew: to be called from the runtime's log listener.
+  virtual void OnLog(const std::string& instance) = 0;
   // Sends a message to every client of /stream: `event` is its kind, `data` JSON. Any thread.
   virtual void Broadcast(std::string_view event, std::string_view data) = 0;
 };

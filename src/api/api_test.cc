@@ -12,6 +12,7 @@
 #include "api/errors.h"
 #include "api/fakes_for_test.h"
 #include "api/logs.h"
+#include "api/operate.h"
 #include "api/streams.h"
 #include "base/fs.h"
 #include "net/http_client.h"
@@ -133,6 +134,15 @@ class ApiTest : public ::testing::Test {
     options.content_security_policy = "default-src 'none'";
     options.keep_alive = milliseconds(50);
     api_ = Api::Create(options, line_, runtime_, *volumes_, clock_);
+    runtime_.SetLogListener([api = api_.get()](const std::string& i) { api->OnLog(i); });
+    log_store_ = logs::LogStore::Open({.path = dir_.path() + "/logs.db"}, clock_).value();
+    metric_store_ = metrics::MetricStore::Open(dir_.path() + "/metrics.db", clock_).value();
+    learning_store_ = learning::LearningStore::Open(dir_.path() + "/learning.db").value();
+    workers_ = std::make_unique<Workers>(1);
+    live_ = std::make_unique<LiveSearches>(*log_store_, milliseconds(50));
+    AddLogSearchRoutes(api_->router(), *log_store_, *live_, *workers_);
+    AddMetricRoutes(api_->router(), *metric_store_, *workers_);
+    AddLearningRoutes(api_->router(), *learning_store_, *workers_);
     net::HttpServerOptions server;
     server.max_body_bytes = kMaxRequestBytes;
     server.error_response = ErrorResponseForHttp;
@@ -144,6 +154,9 @@ class ApiTest : public ::testing::Test {
   void Stop() {
     if (server_ != nullptr) server_->Stop(0);
     server_.reset();
+    runtime_.SetLogListener(nullptr);
+    live_.reset();
+    workers_.reset();
     api_.reset();
   }
 
@@ -252,6 +265,11 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<storage::VolumeStore> volumes_;
   const std::string page_ = Gzip("<html>"), script_ = Gzip("script");
   std::unique_ptr<Api> api_;
+  std::unique_ptr<logs::LogStore> log_store_;
+  std::unique_ptr<metrics::MetricStore> metric_store_;
+  std::unique_ptr<learning::LearningStore> learning_store_;
+  std::unique_ptr<Workers> workers_;
+  std::unique_ptr<LiveSearches> live_;
   std::unique_ptr<net::HttpServer> server_;
 };
 

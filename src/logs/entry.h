@@ -19,6 +19,7 @@ struct Entry {
   Level level = Level::kUnknown;
   bool is_stderr = false;
   std::string text;  // UTF-8, without the last newline; several lines where they belong together
+  std::uint64_t position = 0;  // of its source after this entry; not kept, see LogStore::Append
 };
 
 // The level that a line says of itself within its first 160 bytes: a word (ERROR, warning:), the

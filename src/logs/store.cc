@@ -75,9 +75,8 @@ struct LogStore::OpenStream {
   std::int64_t id = 0;
   StreamKey key;
   int ttl_days = 0;
-  std::uint64_t position = 0;          // after everything appended
-  std::uint64_t durable_position = 0;  // after everything on the disk
-  std::int64_t chunk = 0;              // of `columns`, 0 = none yet
+  std::uint64_t position = 0;  // after everything appended
+  std::int64_t chunk = 0;      // of `columns`, 0 = none yet
   Columns columns;
   std::int64_t first_us = 0, last_us = 0;  // least and greatest time in `columns`
   bool dirty = false;
@@ -178,7 +177,7 @@ absl::Status LogStore::Load() {
     stream->key = KeyOf(*rows, 0);
     stream->id = rows->Int(9);
     stream->ttl_days = static_cast<int>(rows->Int(10));
-    stream->position = stream->durable_position = static_cast<std::uint64_t>(rows->Int(11));
+    stream->position = static_cast<std::uint64_t>(rows->Int(11));
     ids_[Joined(stream->key)] = stream->id;
     streams_[stream->id] = std::move(stream);
   }
@@ -226,12 +225,12 @@ absl::StatusOr<std::uint64_t> LogStore::Position(std::int64_t id) {
   const std::lock_guard lock(mutex_);
   const OpenStream* stream = FindStream(id);
   if (stream == nullptr) return absl::NotFoundError(absl::StrCat("no log stream ", id));
-  return stream->durable_position;
+  return stream->position;
 }
 
-absl::Status LogStore::Append(std::int64_t id, std::span<const Entry> entries,
-                              std::uint64_t position) {
+absl::Status LogStore::Append(std::int64_t id, std::span<const Entry> entries) {
   std::vector<FoundEntry> added;
+  absl::Status status;
   {
     const std::lock_guard lock(mutex_);
     OpenStream* stream = FindStream(id);
@@ -241,14 +240,14 @@ absl::Status LogStore::Append(std::int64_t id, std::span<const Entry> entries,
       const std::lock_guard followers_lock(followers_mutex_);
       followed = !followers_.empty();
     }
-    TAKT_RETURN_IF_ERROR(AppendLocked(*stream, entries, position, followed ? &added : nullptr));
+    status = AppendLocked(*stream, entries, followed ? &added : nullptr);
   }
   if (!added.empty()) Notify(added);
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status LogStore::AppendLocked(OpenStream& stream, std::span<const Entry> entries,
-                                    std::uint64_t position, std::vector<FoundEntry>* added) {
+                                    std::vector<FoundEntry>* added) {
   const auto now = clock_.Steady();
   for (const Entry& entry : entries) {
     if (stream.columns.size() >= kMaxChunkEntries ||
@@ -285,9 +284,9 @@ absl::Status LogStore::AppendLocked(OpenStream& stream, std::span<const Entry> e
     }
     if (!stream.dirty) stream.dirty_since = now;
     stream.dirty = true;
+    stream.position = entry.position;
+    stream.touched = now;
   }
-  stream.position = position;
-  stream.touched = now;
   return absl::OkStatus();
 }
 
@@ -315,7 +314,6 @@ absl::Status LogStore::FlushStream(OpenStream& stream) {
                                 {static_cast<std::int64_t>(stream.position), stream.id}));
   TAKT_RETURN_IF_ERROR(transaction->Commit());
   stream.dirty = false;
-  stream.durable_position = stream.position;
   return absl::OkStatus();
 }
 
@@ -420,7 +418,7 @@ absl::Status LogStore::DropOverSize() {
       Level::kWarn, false,
       absl::StrFormat("the log store reached %s: the oldest %d entries were dropped",
                       FormatBytes(limit), dropped)};
-  return AppendLocked(*FindStream(id), {&said, 1}, 0, nullptr);
+  return AppendLocked(*FindStream(id), {&said, 1}, nullptr);
 }
 
 absl::StatusOr<std::vector<LogStore::ChunkRow>> LogStore::ListChunks(std::int64_t from_us,

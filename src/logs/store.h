@@ -91,10 +91,12 @@ class LogStore {
 
   // The stream's number, made when new. `ttl_days` 0 = no limit of its own; the newest call counts.
   absl::StatusOr<std::int64_t> Stream(const StreamKey& key, int ttl_days);
-  // Position in the source after everything of the stream that is on the disk; 0 = nothing.
+  // Position in the source after the last entry appended. After a restart: after the last one that
+  // is on the disk, where reading the source goes on. 0 = nothing yet.
   absl::StatusOr<std::uint64_t> Position(std::int64_t stream);
-  // Adds entries, oldest first. `position` is where their source stands after them.
-  absl::Status Append(std::int64_t stream, std::span<const Entry> entries, std::uint64_t position);
+  // Adds entries, oldest first. Where it fails (RESOURCE_EXHAUSTED: the disk is full), Position
+  // tells how many were taken; the source has to keep the rest.
+  absl::Status Append(std::int64_t stream, std::span<const Entry> entries);
   // Everything appended so far is on the disk when this returns.
   absl::Status Flush();
   // Writes what has waited for the flush interval; drops what is past its days or over max_bytes.
@@ -132,7 +134,7 @@ class LogStore {
   OpenStream* FindStream(std::int64_t id);
   absl::StatusOr<std::int64_t> StreamLocked(const StreamKey& key, int ttl_days);
   absl::Status AppendLocked(OpenStream& stream, std::span<const Entry> entries,
-                            std::uint64_t position, std::vector<FoundEntry>* added);
+                            std::vector<FoundEntry>* added);
   absl::Status FlushStream(OpenStream& stream);
   absl::Status FlushLocked(bool everything);
   absl::Status DropExpired();

@@ -1,0 +1,364 @@
+#include "operate/observer.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "absl/strings/numbers.h"
+#include "base/fs.h"
+#include "metrics/prometheus.h"
+#include "net/http_client.h"
+
+namespace takt::operate {
+namespace {
+
+constexpr const char* kServingMetricsPath = "/monitoring/prometheus/metrics";
+constexpr std::uint16_t kServingRestPort = 8501;
+
+// Opens a store; a damaged file is kept under another name, so that the daemon starts and nothing
+// is thrown away.
+template <typename Open>
+auto OpenOrSetAside(const std::string& path, const Clock& clock, Open open) -> decltype(open()) {
+  auto store = open();
+  if (!absl::IsDataLoss(store.status())) return store;
+  const std::string aside = StrCat(path, ".damaged-", FormatRfc3339(clock.Now()));
+  if (std::rename(path.c_str(), aside.c_str()) != 0) return store;
+  for (const char* suffix : {"-wal", "-shm"}) {
+    std::rename((path + suffix).c_str(), (aside + suffix).c_str());
+  }
+  std::fprintf(stderr, "takt: warning: %s; it is kept as %s and a new one is begun\n",
+               std::string(store.status().message()).c_str(), aside.c_str());
+  return open();
+}
+
+bool IsLive(const runtime::InstanceStatus& instance) {
+  return instance.state == runtime::InstanceState::kRunning ||
+         instance.state == runtime::InstanceState::kStarting;
+}
+
+}  // namespace
+
+Observer::Observer(const std::string& data_dir, line::Line& line, runtime::Runtime& runtime,
+                   storage::VolumeStore& volumes, const Clock& clock)
+    : data_dir_(data_dir), line_(line), runtime_(runtime), volumes_(volumes), clock_(clock) {}
+
+absl::StatusOr<std::unique_ptr<Observer>> Observer::Open(const std::string& data_dir,
+                                                         line::Line& line,
+                                                         runtime::Runtime& runtime,
+                                                         storage::VolumeStore& volumes,
+                                                         const Clock& clock) {
+  std::unique_ptr<Observer> self(new Observer(data_dir, line, runtime, volumes, clock));
+  const auto path = [&](const char* name) { return JoinPath(data_dir, name); };
+  TAKT_ASSIGN_OR_RETURN(self->logs_, OpenOrSetAside(path("logs.db"), clock, [&] {
+                          return logs::LogStore::Open({.path = path("logs.db")}, clock);
+                        }));
+  TAKT_ASSIGN_OR_RETURN(self->metrics_, OpenOrSetAside(path("metrics.db"), clock, [&] {
+                          return metrics::MetricStore::Open(path("metrics.db"), clock);
+                        }));
+  TAKT_ASSIGN_OR_RETURN(self->learning_, OpenOrSetAside(path("learning.db"), clock, [&] {
+                          return learning::LearningStore::Open(path("learning.db"));
+                        }));
+  self->collector_ = std::make_unique<logs::Collector>(
+      runtime, *self->logs_,
+      [observer = self.get()](const std::string& app, const std::string& service) {
+        return observer->LogsOf(app, service);
+      },
+      clock);
+  for (const line::App& app : line.List()) {
+    self->changed_.insert(app.name);
+    self->known_.insert(app.name);
+  }
+  self->ears_->observer = self.get();
+  line.AddListener([ears = self->ears_](const std::string& app) {
+    const std::lock_guard lock(ears->mutex);
+    if (ears->observer != nullptr) ears->observer->OnLineChanged(app);
+  });
+  self->collector_->Start();
+  self->sampler_ = std::thread([observer = self.get()] { observer->SampleLoop(); });
+  self->scraper_ = std::thread([observer = self.get()] { observer->ScrapeLoop(); });
+  return self;
+}
+
+Observer::~Observer() {
+  {
+    const std::lock_guard lock(ears_->mutex);
+    ears_->observer = nullptr;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread* thread : {&sampler_, &scraper_}) {
+    if (thread->joinable()) thread->join();
+  }
+  if (collector_ != nullptr) collector_->Stop();
+}
+
+void Observer::OnLogGrew(const std::string& instance) { collector_->OnLogGrew(instance); }
+
+void Observer::OnLineChanged(const std::string& app) {
+  collector_->OnStateChanged();
+  if (app.empty()) return;
+  const std::lock_guard lock(mutex_);
+  changed_.insert(app);
+}
+
+Mounts Observer::MountsOf(const line::ServiceView& service) {
+  Mounts mounts;
+  for (const templates::Mount& mount : service.spec.mounts) {
+    if (mount.kind == templates::Mount::Kind::kBind) {
+      mounts.emplace_back(CleanPath(mount.target), mount.source);
+    } else if (mount.kind == templates::Mount::Kind::kVolume && !mount.source.empty()) {
+      const auto path = volumes_.Resolve(mount.source, mount.subdirectory);
+      if (path.ok()) mounts.emplace_back(CleanPath(mount.target), *path);
+    }
+  }
+  return mounts;
+}
+
+logs::ServiceLogs Observer::LogsOf(const std::string& app_name, const std::string& service) {
+  logs::ServiceLogs result;
+  const auto app = line_.Get(app_name);
+  if (!app.ok()) return result;
+  for (const line::ServiceView& view : app->services) {
+    if (view.spec.name != service) continue;
+    for (const templates::LogStore& store : view.spec.log_stores) {
+      result.stores.push_back({store.name, store.source, store.ttl_days});
+    }
+    result.mounts = MountsOf(view);
+  }
+  return result;
+}
+
+bool Observer::WaitUntil(std::chrono::steady_clock::time_point time) {
+  std::unique_lock lock(mutex_);
+  while (!stop_ && clock_.Steady() < time) wake_.wait_for(lock, time - clock_.Steady());
+  return !stop_;
+}
+
+std::vector<metrics::Figure> Observer::Figures() {
+  std::vector<metrics::Figure> figures = metrics::ReadNode({data_dir_});
+  std::vector<metrics::Figure> cpu, memory, restarts, healthy;
+  const auto services = runtime_.Observe();
+  if (services.ok()) {
+    for (const runtime::ServiceStatus& service : *services) {
+      int live = 0, total_restarts = 0;
+      for (const runtime::InstanceStatus& instance : service.instances) {
+        total_restarts = std::max(total_restarts, instance.restarts);
+        if (!IsLive(instance)) continue;
+        ++live;
+        const metrics::Labels labels = {
+            {"app", service.app}, {"instance", instance.id}, {"service", service.service}};
+        cpu.push_back({"takt_instance_cpu_seconds_total", labels, metrics::Type::kCounter,
+                       instance.cpu_seconds});
+        memory.push_back({"takt_instance_memory_bytes", labels, metrics::Type::kGauge,
+                          static_cast<double>(instance.memory_bytes)});
+      }
+      const metrics::Labels labels = {{"app", service.app}, {"service", service.service}};
+      restarts.push_back({"takt_service_restarts", labels, metrics::Type::kGauge,
+                          static_cast<double>(total_restarts)});
+      healthy.push_back({"takt_service_live_instances", labels, metrics::Type::kGauge,
+                         static_cast<double>(live)});
+    }
+  }
+  for (auto* group : {&cpu, &memory, &restarts, &healthy}) {
+    std::move(group->begin(), group->end(), std::back_inserter(figures));
+  }
+  std::map<std::string, int> states;
+  for (const line::App& app : line_.List()) ++states[line::AppStateName(app.state)];
+  for (const auto& [state, count] : states) {
+    figures.push_back(
+        {"takt_apps", {{"state", state}}, metrics::Type::kGauge, static_cast<double>(count)});
+  }
+  const auto stats = logs_->Stats();
+  if (stats.ok()) {
+    figures.push_back(
+        {"takt_log_entries", {}, metrics::Type::kGauge, static_cast<double>(stats->entries)});
+    figures.push_back({"takt_log_dropped_entries_total",
+                       {},
+                       metrics::Type::kCounter,
+                       static_cast<double>(stats->dropped_entries)});
+    figures.push_back(
+        {"takt_log_disk_bytes", {}, metrics::Type::kGauge, static_cast<double>(stats->disk_bytes)});
+  }
+  figures.push_back({"takt_metric_series",
+                     {},
+                     metrics::Type::kGauge,
+                     static_cast<double>(metrics_->Stats().series)});
+  figures.push_back({"takt_scrapes_failed_total",
+                     {},
+                     metrics::Type::kCounter,
+                     static_cast<double>(scrapes_failed_.load())});
+  return figures;
+}
+
+void Observer::Store(const std::vector<metrics::Figure>& figures) {
+  // All samples of a round have one time, a whole interval: charts line up, and times pack well.
+  const auto interval = std::chrono::milliseconds(kSampleInterval).count();
+  const std::int64_t now =
+      std::chrono::duration_cast<std::chrono::milliseconds>(clock_.Now().time_since_epoch())
+          .count();
+  std::vector<metrics::MetricStore::Point> points;
+  points.reserve(figures.size());
+  for (const metrics::Figure& figure : figures) {
+    const auto id = metrics_->Series(figure.name, figure.labels, figure.type);
+    if (id.ok()) points.push_back({*id, figure.value});
+  }
+  metrics_->Append(now / interval * interval, points);
+}
+
+void Observer::Sample() { Store(Figures()); }
+
+void Observer::ReadLearning(const std::string& name) {
+  const auto app = line_.Get(name);
+  if (!app.ok()) {
+    bool was_there = false;
+    {
+      const std::lock_guard lock(mutex_);
+      was_there = known_.erase(name) != 0;
+    }
+    // Logs stay until their days are over: they tell why it went. Curves belong to the app.
+    if (was_there && absl::IsNotFound(app.status())) learning_->RemoveApp(name).IgnoreError();
+    return;
+  }
+  for (const line::ServiceView& service : app->services) {
+    if (service.role != "training") continue;
+    const Mounts mounts = MountsOf(service);
+    std::vector<std::string> directories;
+    if (!service.spec.learning.empty()) {
+      directories.push_back(HostPath(mounts, service.spec.learning));
+    } else {  // wherever event files lie on its volumes
+      for (const auto& [inside, here] : mounts) directories.push_back(here);
+    }
+    for (const std::string& directory : directories) {
+      if (directory.empty()) continue;
+      const auto report = learning_->Scan({name, service.spec.name, directory});
+      if (!report.ok()) continue;  // not there yet
+      for (const std::string& problem : report->problems) {
+        std::fprintf(stderr, "takt: warning: training events of %s: %s\n", name.c_str(),
+                     problem.c_str());
+      }
+    }
+  }
+  const bool running =
+      std::any_of(app->services.begin(), app->services.end(), [](const line::ServiceView& service) {
+        return service.role == "training" &&
+               std::any_of(service.instances.begin(), service.instances.end(), IsLive);
+      });
+  const std::lock_guard lock(mutex_);
+  known_.insert(name);
+  if (running) changed_.insert(name);  // look again: it goes on writing
+}
+
+void Observer::SampleLoop() {
+  auto next_sample = clock_.Steady(), next_learning = next_sample;
+  do {
+    const auto now = clock_.Steady();
+    if (now >= next_sample) {
+      Sample();
+      next_sample = now + kSampleInterval;
+    }
+    if (now >= next_learning) {
+      std::set<std::string> apps;
+      {
+        const std::lock_guard lock(mutex_);
+        apps.swap(changed_);
+      }
+      for (const std::string& app : apps) ReadLearning(app);
+      next_learning = now + kLearningInterval;
+    }
+    const absl::Status tended = metrics_->Tend();
+    if (!tended.ok()) {
+      std::fprintf(stderr, "takt: warning: %s\n", std::string(tended.message()).c_str());
+    }
+  } while (
+      WaitUntil(std::min({next_sample, next_learning, clock_.Steady() + std::chrono::seconds(1)})));
+}
+
+// A service says where with the label takt.metrics: PORT/PATH; a model server has a usual place.
+std::vector<Observer::Target> Observer::Targets() {
+  std::vector<Target> targets;
+  for (const line::App& app : line_.List()) {
+    for (const line::ServiceView& service : app.services) {
+      std::uint16_t port = 0;
+      std::string path;
+      const auto label = service.spec.labels.find("takt.metrics");
+      if (label != service.spec.labels.end()) {
+        const auto slash = label->second.find('/');
+        int number = 0;
+        if (!absl::SimpleAtoi(label->second.substr(0, slash), &number) || number <= 0 ||
+            number > 65535) {
+          continue;
+        }
+        port = static_cast<std::uint16_t>(number);
+        path = slash == std::string::npos ? "/metrics" : label->second.substr(slash);
+      } else if (service.role == "serving") {
+        port = kServingRestPort;
+        path = kServingMetricsPath;
+      } else {
+        continue;
+      }
+      for (const runtime::InstanceStatus& instance : service.instances) {
+        if (!IsLive(instance)) continue;
+        for (const runtime::Endpoint& endpoint : instance.endpoints) {
+          if (endpoint.target != port || endpoint.protocol != "tcp") continue;
+          targets.push_back(
+              {app.name, service.spec.name, instance.id, endpoint.host, path, endpoint.port});
+        }
+      }
+    }
+  }
+  return targets;
+}
+
+void Observer::Scrape(const Target& target) {
+  net::HttpClientOptions options;
+  options.host = target.host;
+  options.port = target.port;
+  options.timeout = kScrapeTimeout;
+  options.max_body_bytes = metrics::kMaxScrapeBytes;
+  const auto reply = net::HttpClient(options).Call({.target = target.path});
+  absl::StatusOr<metrics::Exposition> exposition =
+      !reply.ok()            ? absl::StatusOr<metrics::Exposition>(reply.status())
+      : reply->status != 200 ? absl::UnavailableError(StrCat("HTTP ", reply->status))
+                             : metrics::ParseExposition(reply->body);
+  if (!exposition.ok()) {
+    ++scrapes_failed_;
+    return;
+  }
+  for (metrics::Figure& figure : exposition->figures) {
+    // Whose it is, over what it says of itself.
+    std::erase_if(figure.labels, [](const auto& label) {
+      return label.first == "app" || label.first == "instance" || label.first == "service";
+    });
+    figure.labels.emplace_back("app", target.app);
+    figure.labels.emplace_back("instance", target.instance);
+    figure.labels.emplace_back("service", target.service);
+    std::sort(figure.labels.begin(), figure.labels.end());
+  }
+  Store(exposition->figures);
+}
+
+void Observer::ScrapeLoop() {
+  std::map<std::string, std::chrono::steady_clock::time_point> not_before;
+  auto next = clock_.Steady() + kSampleInterval;
+  while (WaitUntil(next)) {
+    next = clock_.Steady() + kSampleInterval;
+    std::map<std::string, std::chrono::steady_clock::time_point> waiting;
+    for (const Target& target : Targets()) {
+      const auto it = not_before.find(target.instance);
+      if (it != not_before.end() && clock_.Steady() < it->second) {
+        waiting.insert(*it);
+        continue;
+      }
+      const std::uint64_t failed = scrapes_failed_;
+      Scrape(target);
+      if (scrapes_failed_ != failed) waiting[target.instance] = clock_.Steady() + kScrapeRetry;
+    }
+    not_before.swap(waiting);
+  }
+}
+
+}  // namespace takt::operate

@@ -1,0 +1,102 @@
+// Sees what the line does: brings logs, samples and training events of every app into their stores.
+// It changes nothing about an app; what is seen is asked of the stores themselves.
+//
+// Threads: the log collector's, one that samples and reads training events, one that scrapes
+// (a target that hangs delays nobody else). All end in the destructor.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "learning/store.h"
+#include "line/line.h"
+#include "logs/collector.h"
+#include "logs/store.h"
+#include "metrics/node.h"
+#include "metrics/store.h"
+#include "operate/paths.h"
+#include "runtime/runtime.h"
+#include "storage/volumes.h"
+
+namespace takt::operate {
+
+inline constexpr std::chrono::seconds kSampleInterval{5};
+inline constexpr std::chrono::seconds kLearningInterval{2};  // of an app that is running
+inline constexpr std::chrono::milliseconds kScrapeTimeout{2000};
+inline constexpr std::chrono::seconds kScrapeRetry{30};  // after a target that did not answer
+
+class Observer {
+ public:
+  // Opens logs.db, metrics.db and learning.db in `data_dir`; one that is damaged is set aside under
+  // a name that says so, and begun anew. Everything given must outlive it.
+  static absl::StatusOr<std::unique_ptr<Observer>> Open(const std::string& data_dir,
+                                                        line::Line& line, runtime::Runtime& runtime,
+                                                        storage::VolumeStore& volumes,
+                                                        const Clock& clock);
+  ~Observer();
+
+  void OnLogGrew(const std::string& instance);  // the runtime's log listener
+
+  logs::LogStore& logs() { return *logs_; }
+  metrics::MetricStore& metrics() { return *metrics_; }
+  learning::LearningStore& learning() { return *learning_; }
+
+  // Everything that is sampled, now: what /metrics answers.
+  std::vector<metrics::Figure> Figures();
+
+ private:
+  // Outlives the observer in the line's listener.
+  struct Ears {
+    std::mutex mutex;
+    Observer* observer = nullptr;
+  };
+  struct Target {
+    std::string app, service, instance;
+    std::string host, path;
+    std::uint16_t port = 0;
+  };
+  Observer(const std::string& data_dir, line::Line& line, runtime::Runtime& runtime,
+           storage::VolumeStore& volumes, const Clock& clock);
+  void OnLineChanged(const std::string& app);
+  logs::ServiceLogs LogsOf(const std::string& app, const std::string& service);
+  Mounts MountsOf(const line::ServiceView& service);
+  void SampleLoop();
+  void Sample();
+  void ReadLearning(const std::string& app);
+  void ScrapeLoop();
+  std::vector<Target> Targets();
+  void Scrape(const Target& target);
+  void Store(const std::vector<metrics::Figure>& figures);
+  bool WaitUntil(std::chrono::steady_clock::time_point time);  // false: it is ending
+
+  const std::string data_dir_;
+  line::Line& line_;
+  runtime::Runtime& runtime_;
+  storage::VolumeStore& volumes_;
+  const Clock& clock_;
+  std::shared_ptr<Ears> ears_ = std::make_shared<Ears>();
+  std::unique_ptr<logs::LogStore> logs_;
+  std::unique_ptr<metrics::MetricStore> metrics_;
+  std::unique_ptr<learning::LearningStore> learning_;
+  std::unique_ptr<logs::Collector> collector_;
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::set<std::string> changed_;  // apps; under mutex_
+  std::set<std::string> known_;    // apps that were there; under mutex_
+  bool stop_ = false;              // under mutex_
+  std::atomic<std::uint64_t> scrapes_failed_{0};
+  std::thread sampler_, scraper_;
+};
+
+}  // namespace takt::operate
