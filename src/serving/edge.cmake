@@ -1,7 +1,7 @@
 # The model server around its request path: lifecycle, configuration, REST and the other calls.
 set(TAKT_SERVING_PROTO_DIR ${CMAKE_BINARY_DIR}/serving_protos)
 set(takt_serving_proto_sources)
-foreach(stem serving/config/serving_files serving/api/health)
+foreach(stem serving/config/serving_files serving/api/health serving/api/open_inference)
   add_custom_command(
     OUTPUT ${TAKT_SERVING_PROTO_DIR}/${stem}.pb.cc ${TAKT_SERVING_PROTO_DIR}/${stem}.pb.h
     COMMAND ${CMAKE_COMMAND} -E make_directory ${TAKT_SERVING_PROTO_DIR}
@@ -24,6 +24,8 @@ add_library(takt_serving_edge STATIC
   api/rest_api.cc
   api/rest_codec.cc
   api/tensor_proto.cc
+  api/v2_api.cc
+  api/v2_codec.cc
   config/files.cc
   config/flags.cc
   lifecycle/loader.cc

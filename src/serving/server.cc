@@ -18,6 +18,7 @@
 #include "serving/api/grpc_services.h"
 #include "serving/api/predict.h"
 #include "serving/api/rest_api.h"
+#include "serving/api/v2_api.h"
 #include "serving/config/files.h"
 #include "serving/lifecycle/loader.h"
 #include "serving/lifecycle/manager.h"
@@ -239,7 +240,9 @@ class Server final : public ModelServer {
     context_ = std::make_unique<ServingContext>(ServingContext{
         directory_, *manager_, metrics_, request_log_,
         InferenceOptions{flags_.enable_signature_method_name_check},
-        [this](const tfs::ModelServerConfig& next) { return Reload(next); }, draining_});
+        [this](const tfs::ModelServerConfig& next) { return Reload(next); },
+        [this](std::vector<ModelConfig> models) { return SetModels(std::move(models)); },
+        *background_, engine_->version(), draining_});
     AddGauges();
 
     const absl::Status loaded = Reload(config);
@@ -263,7 +266,8 @@ class Server final : public ModelServer {
     RegisterPredict(*grpc_, directory_, predict, &observer_);
     GrpcServicesOptions services;
     services.health = flags_.enable_grpc_healthcheck_service;
-    RegisterGrpcServices(*grpc_, *context_, *background_, services);
+    RegisterGrpcServices(*grpc_, *context_, services);
+    RegisterV2(*grpc_, *context_);
     TAKT_RETURN_IF_ERROR(grpc_->Start());
     Log(LogLevel::kInfo,
         StrCat("Running gRPC ModelServer at ", flags_.host, ":", grpc_->port(), " ..."));
@@ -318,7 +322,11 @@ class Server final : public ModelServer {
  private:
   absl::Status Reload(const tfs::ModelServerConfig& config) {
     TAKT_ASSIGN_OR_RETURN(std::vector<ModelConfig> models, ModelsFromConfig(config));
-    const absl::Status status = manager_->SetModels(models, kFirstLoadTimeout);
+    return SetModels(std::move(models));
+  }
+
+  absl::Status SetModels(std::vector<ModelConfig> models) {
+    const absl::Status status = manager_->SetModels(std::move(models), kFirstLoadTimeout);
     request_log_.Configure(manager_->Models());
     return status;
   }

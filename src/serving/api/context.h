@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "serving/api/inference.h"
+#include "serving/batching/batching.h"
 #include "serving/lifecycle/manager.h"
 #include "serving/metrics.h"
 #include "serving/request_log.h"
@@ -26,6 +27,11 @@ struct ServingContext {
   InferenceOptions inference;
   // Replaces the list of models; blocks until done.
   std::function<absl::Status(const tensorflow::serving::ModelServerConfig&)> reload;
+  // The same with a list that was derived from manager.Models().
+  std::function<absl::Status(std::vector<ModelConfig>)> set_models;
+  // Runs what blocks, one after another; so reloads do not meet.
+  WorkerPool& background;
+  std::string engine_version;
   // Set once, when the server begins to drain: readiness falls.
   std::atomic<bool>& draining;
 

@@ -131,11 +131,11 @@ void HandleMultiInference(ServingContext& context, GrpcCallPtr call) {
                     });
 }
 
-void HandleReload(ServingContext& context, WorkerPool& background, GrpcCallPtr call) {
+void HandleReload(ServingContext& context, GrpcCallPtr call) {
   auto request = std::make_shared<tfs::ReloadConfigRequest>();
   if (!ParseBody(call, request.get())) return;
   auto shared = std::make_shared<GrpcCallPtr>(std::move(call));
-  background.Run([&context, shared, request] {
+  context.background.Run([&context, shared, request] {
     absl::Status status;
     if (request->config().config_case() != tfs::ModelServerConfig::kModelConfigList) {
       status = absl::InvalidArgumentError(
@@ -240,9 +240,9 @@ class WatchStream final : public net::GrpcStream {
 // ---- reflection ----
 
 // The services, for reflection: name and the file that defines it.
-constexpr std::string_view kReflectionServices[] = {"tensorflow.serving.PredictionService",
-                                                    "tensorflow.serving.ModelService",
-                                                    "grpc.health.v1.Health"};
+constexpr std::string_view kReflectionServices[] = {
+    "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService",
+    "grpc.health.v1.Health", "inference.GRPCInferenceService"};
 
 // Field numbers of grpc.reflection.v1 (and v1alpha, which are the same):
 // github.com/grpc/grpc/blob/master/src/proto/grpc/reflection/v1/reflection.proto
@@ -349,7 +349,7 @@ class ReflectionStream final : public net::GrpcStream {
 
 }  // namespace
 
-void RegisterGrpcServices(net::GrpcServer& server, ServingContext& context, WorkerPool& background,
+void RegisterGrpcServices(net::GrpcServer& server, ServingContext& context,
                           GrpcServicesOptions options) {
   server.Handle("/tensorflow.serving.PredictionService/Classify", [&context](GrpcCallPtr call) {
     HandleExamples<tfs::ClassificationRequest, tfs::ClassificationResponse,
@@ -385,9 +385,7 @@ void RegisterGrpcServices(net::GrpcServer& server, ServingContext& context, Work
     Answer(call, GetModelStatus(context, request.model_spec()));
   });
   server.Handle("/tensorflow.serving.ModelService/HandleReloadConfigRequest",
-                [&context, &background](GrpcCallPtr call) {
-                  HandleReload(context, background, std::move(call));
-                });
+                [&context](GrpcCallPtr call) { HandleReload(context, std::move(call)); });
   if (options.health) {
     server.Handle("/grpc.health.v1.Health/Check",
                   [&context](GrpcCallPtr call) { HandleCheck(context, std::move(call)); });

@@ -4,7 +4,6 @@
 
 #include "net/grpc_server.h"
 #include "serving/api/context.h"
-#include "serving/batching/batching.h"
 
 namespace takt::serving {
 
@@ -12,9 +11,8 @@ struct GrpcServicesOptions {
   bool health = false;  // --enable_grpc_healthcheck_service
 };
 
-// Before the server's Start. `background` runs what blocks (a reload); both must outlive the
-// server.
-void RegisterGrpcServices(net::GrpcServer& server, ServingContext& context, WorkerPool& background,
+// Before the server's Start. `context` must outlive the server.
+void RegisterGrpcServices(net::GrpcServer& server, ServingContext& context,
                           GrpcServicesOptions options);
 
 }  // namespace takt::serving

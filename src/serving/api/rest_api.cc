@@ -9,7 +9,9 @@
 #include "serving/api/compression.h"
 #include "serving/api/json.h"
 #include "serving/api/rest_codec.h"
+#include "serving/api/rest_exchange.h"
 #include "serving/api/tensor_proto.h"
+#include "serving/api/v2_api.h"
 
 namespace takt::serving {
 namespace {
@@ -108,65 +110,6 @@ absl::StatusOr<std::string> MessageJson(const google::protobuf::Message& message
 bool AcceptsGzip(const net::HttpRequest& request) {
   return request.Header("accept-encoding").find("gzip") != std::string_view::npos;
 }
-
-// One request on its way to its answer: shared by the callbacks that finish it.
-struct Exchange {
-  Exchange(ServingContext& in, const RestOptions& with, std::shared_ptr<net::HttpResponder> to)
-      : context(in), options(with), responder(std::move(to)) {}
-
-  ServingContext& context;
-  const RestOptions& options;
-  std::shared_ptr<net::HttpResponder> responder;
-  bool gzip = false;
-  bool cors = false;
-  SteadyClock::time_point begin = SteadyClock::now();
-  // For metrics; empty `api` = not counted.
-  std::string_view api;
-  std::string model;
-  std::int64_t version = 0;
-  std::string signature;
-
-  Deadline deadline() const { return begin + options.timeout; }
-
-  void Count(absl::StatusCode code) const {
-    if (api.empty()) return;
-    RequestSample sample;
-    sample.model = model;
-    sample.version = version;
-    sample.signature = signature;
-    sample.api = api;
-    sample.entrypoint = "REST";
-    sample.code = code;
-    sample.latency = SteadyClock::now() - begin;
-    context.metrics.Record(sample);
-  }
-
-  void SendBody(int status, std::string body, std::string content_type = "application/json") const {
-    net::HttpResponse response;
-    response.status = status;
-    response.content_type = std::move(content_type);
-    if (cors) {
-      response.headers.emplace_back("Access-Control-Allow-Origin", "*");
-    }
-    if (gzip && body.size() >= kMinDeflatedAnswerBytes) {
-      body = Gzip(body);
-      response.headers.emplace_back("Content-Encoding", "gzip");
-      response.headers.emplace_back("Vary", "Accept-Encoding");
-    }
-    response.body = std::move(body);
-    responder->Send(std::move(response));
-  }
-
-  void Finish(const absl::StatusOr<std::string>& answer) const {
-    Count(answer.status().code());
-    if (answer.ok()) {
-      SendBody(200, *answer);
-    } else {
-      SendBody(HttpStatusFor(answer.status().code()), JsonError(ToStd(answer.status().message())));
-    }
-  }
-};
-using ExchangePtr = std::shared_ptr<Exchange>;
 
 void LogPredict(ServingContext& context, const Servable& servable, const Signature& signature,
                 const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs) {
@@ -310,6 +253,9 @@ void RestApi::Handle(net::HttpRequest request, std::shared_ptr<net::HttpResponde
     return exchange->SendBody(200, context_.metrics.Expose(), "text/plain");
   }
   std::string_view target = request.target;
+  if (target == "/v2" || target.starts_with("/v2/")) {
+    return HandleV2(exchange, std::move(request));
+  }
   if (!TakePrefix("/v1/", &target)) {
     return exchange->SendBody(404, JsonError(StrCat("Not found: ", request.path)));
   }

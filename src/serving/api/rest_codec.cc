@@ -8,6 +8,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_join.h"
+#include "serving/api/half.h"
 #include "tensorflow/core/example/example.pb.h"
 
 namespace takt::serving {
@@ -346,28 +347,6 @@ absl::StatusOr<std::vector<Tensor>> FromColumns(const JsonValue& value,
     out.push_back(std::move(tensor));
   }
   return out;
-}
-
-float HalfToFloat(std::uint16_t half) {
-  const int exponent = half >> 10 & 31;
-  const int mantissa = half & 1023;
-  float value = 0;
-  if (exponent == 0) {
-    value = std::ldexp(static_cast<float>(mantissa), -24);
-  } else if (exponent == 31) {
-    value = mantissa == 0 ? std::numeric_limits<float>::infinity()
-                          : std::numeric_limits<float>::quiet_NaN();
-  } else {
-    value = std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
-  }
-  return (half & 0x8000) != 0 ? -value : value;
-}
-
-float Bfloat16ToFloat(std::uint16_t half) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(half) << 16;
-  float value = 0;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
 }
 
 // Writes values of one tensor in order.
