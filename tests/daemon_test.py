@@ -167,8 +167,8 @@ class DaemonTest(unittest.TestCase):
             daemon = self.start()
             if number == signal.SIGTERM:
                 daemon.create("count", COUNTER)
-            pid = wait_for(lambda: daemon.instance("count")["state"] == "running"
-                           and daemon.instance("count")["pid"], "the app to run")
+            wait_for(lambda: daemon.app("count")["state"] == "running", "the app to run")
+            pid = daemon.instance("count")["pid"]
             stream = http.client.HTTPConnection(daemon.address, timeout=DEADLINE_SECONDS)
             stream.request("GET", "/api/v1/stream")
             self.assertEqual(stream.getresponse().status, 200)  # an open stream does not hold it up
