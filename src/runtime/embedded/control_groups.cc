@@ -145,15 +145,17 @@ absl::StatusOr<ControlGroups::Group> ControlGroups::Make(const std::string& id, 
   return group;
 }
 
-void ControlGroups::Remove(const std::string& id) const {
+bool ControlGroups::Remove(const std::string& id) const {
+  bool all = true;
   for (const std::string& directory : Directories(id)) {
     if (rmdir(directory.c_str()) == 0 || errno != EBUSY) continue;
     for (const auto& line : absl::StrSplit(Read(JoinPath(directory, "cgroup.procs")), '\n')) {
       int pid = 0;
       if (absl::SimpleAtoi(line, &pid) && pid > 1) kill(pid, SIGKILL);
     }
-    rmdir(directory.c_str());
+    all &= rmdir(directory.c_str()) == 0;
   }
+  return all;
 }
 
 std::optional<ControlGroups::Usage> ControlGroups::Measure(const std::string& id) const {

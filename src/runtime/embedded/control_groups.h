@@ -33,8 +33,9 @@ class ControlGroups {
   };
   // Makes an instance's groups, with limits; 0 = none.
   absl::StatusOr<Group> Make(const std::string& id, double cpus, std::uint64_t memory_bytes) const;
-  // Ends what still runs in them and removes them. Nothing where there are none.
-  void Remove(const std::string& id) const;
+  // Ends what still runs in them and removes them. False while something is still ending: to be
+  // called again soon. True where there are none.
+  bool Remove(const std::string& id) const;
 
   struct Usage {
     double cpu_seconds = 0;

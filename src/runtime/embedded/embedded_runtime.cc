@@ -45,6 +45,8 @@ constexpr std::size_t kMaxRecordBytes = 64 << 20;  // a service's files lie in i
 // An empty file of this name says of the record beside it: stopped.
 constexpr const char* kStoppedSuffix = ".stopped";
 constexpr milliseconds kLogPause{20};  // between two looks at busy logs
+constexpr milliseconds kGroupPause{50};  // between attempts to remove control groups
+constexpr int kGroupTries = 100;
 constexpr milliseconds kMeasureAge{1000};
 constexpr milliseconds kProbeTimeout{10'000};
 
@@ -332,6 +334,7 @@ class Processes final : public Launcher {
   absl::Status Restore();
   bool Adopt(const InstanceRecord& record, const State& state);
   bool Watch(const std::string& id, int pid_fd, std::int64_t shim);
+  void RemoveGroups(const std::string& id, int tries = kGroupTries);
   void RefreshHosts(const std::string& app);
   void OnFiles();
   void OnState(const std::string& id);
@@ -477,7 +480,7 @@ void Processes::Forget(const std::string& app, const std::string& service) {
 void Processes::Start(const ServiceSpec& spec, const InstanceRecord& record) {
   const absl::Status status = TryStart(spec, record);
   if (status.ok()) return;
-  groups_.Remove(record.id);
+  RemoveGroups(record.id);
   EndOfInstance end;
   end.failure = StrCat("could not be started: ", std::string(status.message()));
   end.finished = clock_.Now();
@@ -540,6 +543,13 @@ void Processes::Discard(const InstanceRecord& record) {
   RemoveAll(Directory(record.id)).IgnoreError();
   std::lock_guard lock(mutex_);
   measured_.erase(record.id);
+}
+
+// A process that was killed is in its group until it is gone altogether.
+void Processes::RemoveGroups(const std::string& id, int tries) {
+  if (groups_.Remove(id) || tries <= 1) return;
+  loop_.At(std::chrono::steady_clock::now() + kGroupPause,
+           [this, id, tries] { RemoveGroups(id, tries - 1); });
 }
 
 // Tells the app's instances where its services are: /etc/hosts is one file of ours in all of them,
@@ -641,7 +651,7 @@ void Processes::OnShimEnd(const std::string& id) {
   const bool had_address = !it->second.address.empty();
   live_.erase(it);
   if (had_address) RefreshHosts(app);
-  groups_.Remove(id);
+  RemoveGroups(id);
   std::optional<EndOfInstance> end = ReadEnd(Directory(id));
   if (!end) {
     end.emplace();
@@ -688,7 +698,7 @@ absl::Status Processes::Restore() {
     // Nobody's, or one whose shim the daemon's death came before.
     if (service == services.end() || record->id != id || (!runs && !state && !end)) {
       if (runs) kill(static_cast<pid_t>(state->shim), SIGKILL);
-      groups_.Remove(id);
+      RemoveGroups(id);
       TAKT_RETURN_IF_ERROR(RemoveAll(directory));
       continue;
     }
@@ -707,7 +717,7 @@ absl::Status Processes::Restore() {
         end->finished = clock_.Now();
         WriteEnd(JoinPath(directory, shim::kExitFile), end->failure, end->finished);
       }
-      groups_.Remove(id);
+      RemoveGroups(id);
       instance.end = end;
     }
     service->second.instances.push_back(std::move(instance));
