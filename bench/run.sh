@@ -24,3 +24,6 @@ echo "== metrics: ten thousand series"
 echo
 echo "== template: 2,000 lines"
 "$out/template_bench" --json "$out/template.json"
+echo
+echo "== what a prediction costs (PEER=/path/to/tensorflow_model_server compares)"
+python3 bench/serving/bench.py --build "$build" --json "$out/serving.json"
