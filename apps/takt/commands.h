@@ -15,6 +15,8 @@ void AddCheckCommand(CLI::App& app, int* exit_code);
 void AddAppCommands(CLI::App& app, int* exit_code);
 // platform_commands.cc: logs, events, endpoints, volume, images, status
 void AddPlatformCommands(CLI::App& app, int* exit_code);
+// search_command.cc: takt search
+void AddSearchCommand(CLI::App& app, int* exit_code);
 // daemon.cc: takt daemon
 void AddDaemonCommand(CLI::App& app, int* exit_code);
 // completion.cc: takt completion SHELL, for all commands that `app` has when it runs

@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
   takt::cli::AddCheckCommand(app, &exit_code);
   takt::cli::AddAppCommands(app, &exit_code);
   takt::cli::AddPlatformCommands(app, &exit_code);
+  takt::cli::AddSearchCommand(app, &exit_code);
   takt::cli::AddDaemonCommand(app, &exit_code);
   takt::cli::AddCompletionCommand(app);
 
