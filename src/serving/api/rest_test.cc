@@ -4,6 +4,7 @@
 #include "serving/api/compression.h"
 #include "serving/api/rest_api.h"
 #include "serving/api/rest_codec.h"
+#include "serving/api/rest_fast.h"
 
 namespace takt::serving {
 namespace {
@@ -137,6 +138,114 @@ TEST(RestInputs, FillTensorsInBothForms) {
   EXPECT_EQ(inputs.format, RestFormat::kColumn);
   EXPECT_THAT(inputs.tensors[0].dims(), ElementsAre(0));
   EXPECT_EQ(inputs.tensors[1].rank(), 0);
+}
+
+std::string Describe(const RestInputs& inputs) {
+  std::string out = inputs.format == RestFormat::kRow ? "rows" : "columns";
+  for (const Tensor& tensor : inputs.tensors) {
+    absl::StrAppend(&out, " ", DataTypeName(tensor.dtype()), ShapeText(tensor.dims()), "{");
+    if (tensor.dtype() == DataType::kString) {
+      for (const std::string& value : tensor.strings()) absl::StrAppend(&out, value, ",");
+    } else {
+      out.append(static_cast<const char*>(tensor.data()), tensor.bytes());
+    }
+    out.append("}");
+  }
+  return out;
+}
+
+// Each body goes to both readers: where the quick one answers, it must say what the exact one says.
+// `quick`: whether it is expected to.
+TEST(RestInputs, TheQuickReaderAgreesWithTheExactOne) {
+  const std::vector<TensorInfo> f = {Info("x", DataType::kFloat)};
+  const std::vector<TensorInfo> d = {Info("x", DataType::kDouble)};
+  const std::vector<TensorInfo> i = {Info("x", DataType::kInt32)};
+  const std::vector<TensorInfo> b = {Info("x", DataType::kInt8)};
+  const std::vector<TensorInfo> u = {Info("x", DataType::kUint64)};
+  const std::vector<TensorInfo> t = {Info("x", DataType::kBool)};
+  const std::vector<TensorInfo> s = {Info("x", DataType::kString)};
+  const std::vector<TensorInfo> two = {Info("a", DataType::kFloat), Info("b", DataType::kInt64)};
+  std::string long_row = "1.5";
+  for (int n = 0; n < 5000; ++n) long_row += ",0." + std::to_string(n);
+  const struct {
+    std::string body;
+    const std::vector<TensorInfo>& inputs;
+    bool quick;
+  } cases[] = {
+      {R"({"instances": [1, 2.5, -3e2]})", f, true},
+      {R"({"instances": [[1, 2], [3, 4]]})", f, true},
+      {R"({"instances": [[[1], [2]], [[3], [4]]], "signature_name": "q"})", f, true},
+      {"{\"instances\": [[" + long_row + "],[" + long_row + "]]}", f, true},
+      {"{\"inputs\": [[" + long_row + "]]}", d, true},
+      {R"({"instances": [{"x": 1}, {"x": 2}]})", f, true},
+      {R"({"instances": [{"b": [1, 2], "a": 0.5}, {"a": 1, "b": [3, 4]}]})", two, true},
+      {R"({"inputs": {"a": [1, 2], "b": 7}})", two, true},
+      {R"({"inputs": 3.5})", f, true},
+      {R"({"inputs": {"x": [1]}})", f, true},
+      {R"({"instances": [1, -7, 2147483647]})", i, true},
+      {R"({"instances": [true, false]})", t, true},
+      {R"({"instances": ["a\u00e9", {"b64": "aGk="}, ""]})", s, true},
+      {R"({"instances": [0.1, 16777215, -16777215]})", f, true},
+      {R"( {"instances": [1]} trailing text)", f, false},
+      // Left to the exact reader, whatever it says.
+      {R"({"instances": [NaN, Infinity]})", f, false},
+      {R"({"instances": [16777217]})", f, false},
+      {R"({"instances": [16777217.5]})", f, false},
+      {R"({"instances": [-0]})", f, false},
+      {R"({"instances": [1e400]})", f, false},
+      {R"({"instances": []})", f, false},
+      {R"({"instances": [[]]})", f, false},
+      {R"({"instances": [[1], 2]})", f, false},
+      {R"({"instances": [[1, 2], [3]]})", f, false},
+      {R"({"instances": [1, [2]]})", f, false},
+      {R"({"instances": ["1"]})", f, false},
+      {R"({"instances": [128]})", b, false},
+      {R"({"instances": [1.0]})", i, false},
+      {R"({"instances": [18446744073709551615]})", u, false},
+      {R"({"instances": [1]})", s, false},
+      {R"({"instances": [{"b64": "!"}]})", s, false},
+      {R"({"instances": [{"a": 1}]})", two, false},
+      {R"({"instances": [{"a": 1, "a": 2, "b": 1}]})", two, false},
+      {R"({"instances": [{"a": 1, "b": 2, "c": 3}]})", two, false},
+      {R"({"instances": [1, 2]})", two, false},
+      {R"({"inputs": {"a": [1]}})", two, false},
+      {R"({"inputs": {"a": [1], "b": [1], "c": [1]}})", two, false},
+      {R"({"instances": [1], "inputs": [1]})", f, false},
+      {R"({"instances": [1], "other": 1})", f, false},
+      {R"({"other": {"nested": [1, 2}, "instances": [1]})", f, false},
+      {R"({"instances": [1],})", f, false},
+      {R"({"instances": [1 2]})", f, false},
+      {R"({"instances": [01]})", f, false},
+      {R"({"instances": [1], "instances": [2]})", f, false},
+      {R"([1])", f, false},
+      {"", f, false},
+      {"{\"instances\": [\"\xff\"]}", s, false},
+      {"{\"inst\\u0061nces\": [1]}", f, false},
+  };
+  for (const auto& c : cases) {
+    std::string body = c.body;
+    const auto fast = ReadPredictFast(
+        &body, [&](std::string_view) -> const std::vector<TensorInfo>* { return &c.inputs; });
+    EXPECT_EQ(body, c.body);
+    EXPECT_EQ(fast.has_value(), c.quick) << c.body.substr(0, 100);
+    if (!fast.has_value()) continue;
+    const auto document = JsonDocument::Parse(c.body);
+    ASSERT_TRUE(document.ok()) << document.status();
+    const auto exact = RestPredictInputs(*document, c.inputs, "");
+    ASSERT_TRUE(exact.ok()) << exact.status() << c.body.substr(0, 100);
+    EXPECT_EQ(Describe(fast->inputs), Describe(*exact)) << c.body.substr(0, 100);
+  }
+}
+
+// A signature that is named after the values, and takes others, is read anew.
+TEST(RestInputs, TheQuickReaderKnowsWhichSignatureItRead) {
+  const std::vector<TensorInfo> f = {Info("x", DataType::kFloat)};
+  const std::vector<TensorInfo> i = {Info("x", DataType::kInt32)};
+  const auto find = [&](std::string_view name) { return name == "i" ? &i : &f; };
+  std::string before = R"({"signature_name": "i", "instances": [1]})";
+  EXPECT_EQ(ReadPredictFast(&before, find)->inputs.tensors[0].dtype(), DataType::kInt32);
+  std::string after = R"({"instances": [1], "signature_name": "i"})";
+  EXPECT_FALSE(ReadPredictFast(&after, find).has_value());
 }
 
 TEST(RestAnswer, WritesEachTypeAndRefusesWhatHasNoForm) {
