@@ -700,12 +700,12 @@ class Completer {
         }
       }
     }
-    if (open.empty()) return;
     // From the first service that is left, follow dependencies that are left until one repeats.
     const Entry* start = nullptr;
     for (const Entry& entry : services.entries) {
       if (start == nullptr && open.contains(entry.key)) start = &entry;
     }
+    if (start == nullptr) return;
     std::vector<std::string_view> chain{start->key};
     std::unordered_set<std::string_view> seen{start->key};
     while (true) {

@@ -184,7 +184,7 @@ bool IsAddress(const std::string& text) {
 // [address:][host port or range:]container port or range[/protocol] -> ports in the long form.
 void ParsePortText(const Node& item, const Path& path, Report& report, std::vector<Node>& out) {
   const std::string text = item.ToText();
-  const auto fail = [&](std::string message) {
+  const auto fail = [&](std::string_view message) {
     report.Error(item.mark, path,
                  StrCat("expected ", kPortForms, ", got \"", text, "\": ", message));
   };

@@ -58,7 +58,10 @@ Rule RuleFor(std::string_view path) {
 Node AsSequence(Node node) {
   if (node.is_list()) return node;
   Node list = Node::List(node.mark);
-  if (node.is_string()) list.items.push_back(std::move(node));
+  if (node.is_string()) {
+    list.items.push_back(std::move(node));
+    return list;
+  }
   for (Entry& entry : node.entries) {
     if (entry.value.is_null()) {
       list.items.push_back(Node::String(entry.key, entry.mark));

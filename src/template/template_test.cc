@@ -167,7 +167,7 @@ std::string Print(const ServiceSpec& service) {
   text("image", service.image);
   if (service.entrypoint) line("entrypoint", Join(*service.entrypoint));
   if (service.command) line("command", Join(*service.command));
-  for (const auto& [key, value] : service.environment) line("environment", key + "=" + value);
+  for (const auto& [key, value] : service.environment) line("environment", StrCat(key, "=", value));
   for (const Port& port : service.ports) {
     line("port", StrCat(port.host_ip.empty() ? "*" : port.host_ip, ":", port.published, " -> ",
                         port.target, "/", port.protocol, " ", port.mode));
@@ -290,7 +290,8 @@ class GoldenCase : public ::testing::Test {
 
 nlohmann::json WithoutEmpty(const nlohmann::json& value) {
   const auto empty = [](const nlohmann::json& v) {
-    return v.is_null() || ((v.is_object() || v.is_array()) && v.empty()) || v == "";
+    return v.is_null() || ((v.is_object() || v.is_array()) && v.empty()) ||
+           (v.is_string() && v.get_ref<const std::string&>().empty());
   };
   if (value.is_object()) {
     nlohmann::json kept = nlohmann::json::object();

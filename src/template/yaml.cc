@@ -15,6 +15,7 @@
 #include "yaml-cpp/eventhandler.h"
 #include "yaml-cpp/exceptions.h"
 #include "yaml-cpp/mark.h"
+#include "yaml-cpp/node/node.h"
 #include "yaml-cpp/parser.h"
 
 namespace takt::templates {
