@@ -109,6 +109,16 @@ class DaemonTest(unittest.TestCase):
         holder = tempfile.TemporaryDirectory(prefix="takt-daemon-test-")
         self.addCleanup(holder.cleanup)
         self.dir = pathlib.Path(holder.name) / "data"
+        self.addCleanup(self.end_instances)  # where a test failed before its daemon could
+
+    def end_instances(self):
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if "takt-shim" in command and str(self.dir) in command:
+                os.kill(int(process.name), signal.SIGKILL)
 
     def start(self, *arguments, **options):
         daemon = Daemon(self.dir, *arguments, **options)
