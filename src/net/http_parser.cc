@@ -131,7 +131,12 @@ HttpParser::Result HttpParser::Feed(std::string_view data, std::size_t* consumed
   while (true) {
     switch (state_) {
       case State::kHead: {
-        if (head_.empty()) {  // an empty line before a request is tolerated (RFC 9112 2.2)
+        // An empty line before a request is tolerated (RFC 9112 section 2.2), in pieces too.
+        if (head_ == "\r" && data.substr(0, 1) == "\n") {
+          head_.clear();
+          data.remove_prefix(1);
+        }
+        if (head_.empty()) {
           while (data.substr(0, 2) == "\r\n") data.remove_prefix(2);
         }
         if (data.empty()) return Result::kNeedMore;
@@ -145,7 +150,7 @@ HttpParser::Result HttpParser::Feed(std::string_view data, std::size_t* consumed
         const void* found =
             memmem(text.data() + from, text.size() - from, "\r\n\r\n", std::size_t{4});
         if (found == nullptr) {
-          if (text.size() > max_header_bytes_) {
+          if (text.size() > max_header_bytes_ + 3) {  // three may belong to the empty line
             return Fail(431, StrCat("headers are larger than ", max_header_bytes_, " bytes"));
           }
           const std::size_t newline = text.find('\n', from > 0 ? from - 1 : 0);
