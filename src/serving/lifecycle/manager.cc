@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <set>
 #include <utility>
@@ -32,14 +33,8 @@ std::string Seconds(std::chrono::steady_clock::duration d) {
 // Threads that run tasks in order of arrival.
 class ModelManager::Pool {
  public:
-  Pool(int threads, int nice_by) {
-    for (int i = 0; i < threads; ++i) {
-      threads_.emplace_back([this, nice_by] {
-        // Linux keeps niceness per thread. That it cannot be raised is no reason not to load.
-        if (nice_by != 0) setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), nice_by);
-        Loop();
-      });
-    }
+  explicit Pool(int threads) {
+    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
   }
   ~Pool() {
     {
@@ -49,6 +44,8 @@ class ModelManager::Pool {
     wake_.notify_all();
     for (std::thread& thread : threads_) thread.join();
   }
+  // For the tasks that begin from now on. Linux keeps niceness per thread.
+  void SetNice(int nice) { nice_ = nice; }
   void Post(std::function<void()> task) {
     {
       const std::lock_guard lock(mutex_);
@@ -60,6 +57,7 @@ class ModelManager::Pool {
 
  private:
   void Loop() {
+    int nice = 0;
     std::unique_lock lock(mutex_);
     while (true) {
       wake_.wait(lock, [this] { return stop_ || !queue_.empty(); });
@@ -67,6 +65,11 @@ class ModelManager::Pool {
       const std::function<void()> task = std::move(queue_.front());
       queue_.pop_front();
       lock.unlock();
+      if (nice != nice_.load()) {
+        nice = nice_.load();
+        // That the system refuses is no reason not to load.
+        setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), nice);
+      }
       task();
       lock.lock();
     }
@@ -76,6 +79,7 @@ class ModelManager::Pool {
   std::condition_variable wake_;
   std::deque<std::function<void()>> queue_;
   bool stop_ = false;
+  std::atomic<int> nice_{0};
   std::vector<std::thread> threads_;
 };
 
@@ -119,8 +123,8 @@ ModelManager::ModelManager(ManagerOptions options, ModelStorage& storage, LoadSe
       storage_(storage),
       load_(std::move(load)),
       directory_(directory),
-      scan_pool_(std::make_unique<Pool>(kScanThreads, 0)),
-      load_pool_(std::make_unique<Pool>(std::max(1, options.load_threads), options.load_nice)) {
+      scan_pool_(std::make_unique<Pool>(kScanThreads)),
+      load_pool_(std::make_unique<Pool>(std::max(1, options.load_threads))) {
   clock_thread_ = std::thread([this] { KeepTime(); });
 }
 
@@ -399,6 +403,9 @@ void ModelManager::Load(const std::string& name, std::uint64_t generation, std::
   if (model == nullptr) return;
   Version& version = model->versions.at(number);
   if (servable.ok()) {
+    // The engine makes the threads that it computes on during its first load, and they inherit its
+    // priority; from then on requests may be waiting, and loads stand back.
+    load_pool_->SetNice(options_.load_nice);
     version.state = VersionState::kAvailable;
     version.failed = false;
     version.attempts = 0;

@@ -4,7 +4,7 @@
 // It decides nothing itself: PlanVersions (version_policy.h) says what to do, this carries it out.
 // Each model is on its own; one that cannot be listed or loaded does not hold up another.
 // Threads: one that keeps time, two that look at storage, `load_threads` that load and free, at low
-// priority so that requests keep the processor. Requests never wait for any of them.
+// priority once something serves, so that requests keep the processor. Requests never wait for any of them.
 #pragma once
 
 #include <chrono>
@@ -59,7 +59,7 @@ struct ManagerOptions {
   int max_load_retries = 5;
   std::chrono::milliseconds retry_interval{60000};
   bool labels_for_unavailable_versions = false;
-  int load_nice = 10;  // added to the load threads' niceness
+  int load_nice = 10;  // of the load threads, once a first version serves
 };
 
 inline constexpr std::size_t kMaxEndedVersions = 16;  // per model, kept for status
