@@ -85,6 +85,11 @@ class Check(unittest.TestCase):
         self.assertEqual((error["line"], error["column"]), (6, 5))
         self.assertEqual(error["suggestion"], "did you mean command?")
 
+    def test_a_value_for_no_parameter_is_a_warning(self):
+        code, _, err = self.check(GOOD, "--set", "TRAIN_STEP=5", "--set", "TRAIN_STEPS=5")
+        self.assertEqual((code, err), (0, "warning: --set TRAIN_STEP: the template has no such "
+                                          "parameter (did you mean TRAIN_STEPS?)\n"))
+
     def test_reads_standard_input(self):
         code, out, _ = self.check("", "--resolved", stdin="services: {s: {image: x}}\n")
         self.assertEqual(code, 0)

@@ -2,6 +2,7 @@
 // variables are in place. Starts nothing and asks no daemon.
 #include <unistd.h>
 
+#include <algorithm>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -11,6 +12,7 @@
 
 #include "base/fs.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "commands.h"
 #include "table.h"
 #include "template/template.h"
@@ -115,6 +117,18 @@ void PrintParameters(const templates::LoadResult& result) {
   std::cout << FormatTable(rows);
 }
 
+void WarnOfUnusedValues(const templates::LoadOptions& options,
+                        const templates::LoadResult& result) {
+  std::vector<std::string_view> names;
+  for (const auto& parameter : result.parameters) names.push_back(parameter.name);
+  for (const auto& [name, value] : options.values) {
+    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    const auto near = NearMiss(name, names);
+    std::cerr << "warning: --set " << name << ": the template has no such parameter"
+              << (near ? StrCat(" (did you mean ", *near, "?)") : "") << "\n";
+  }
+}
+
 absl::Status RunCheck(const CheckOptions& check) {
   templates::LoadOptions options;
   options.file_name = check.file;
@@ -131,6 +145,7 @@ absl::Status RunCheck(const CheckOptions& check) {
   TAKT_ASSIGN_OR_RETURN(const std::string text, ReadTemplate(check.file));
 
   const templates::LoadResult result = templates::LoadTemplate(text, options);
+  if (result.ok()) WarnOfUnusedValues(options, result);
   if (check.json && !check.resolved) {
     std::cout << ToJson(result).dump(2) << "\n";
   } else {

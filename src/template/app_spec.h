@@ -11,8 +11,10 @@
 
 namespace takt::templates {
 
-// One parameter of a template: every distinct ${VAR}. `type` is guessed from the name, the default
-// and where it is used; it shapes the form, and never refuses a value.
+// One parameter of a template: every distinct ${VAR}, every bare KEY of an environment (never
+// required), and the variable that a secret or config takes its content from (always). `type` is
+// guessed from the name, the default and where it is used; it shapes the form, and never refuses a
+// value.
 enum class ParameterType { kText, kInteger, kNumber, kPath, kEndpoint };
 
 struct Parameter {

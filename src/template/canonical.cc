@@ -112,6 +112,9 @@ class Completer {
         }
       } else {
         CheckContent(resource, external, group, path);
+        if (const Node* variable = resource.Find("environment")) {
+          NoteValue(variable->text, Path(path, "environment"), variable->mark, true);
+        }
       }
       if (!resource.Text("name").empty()) {
         if (group == "volumes") completed_.named_volumes.insert(entry.key);
@@ -238,6 +241,7 @@ class Completer {
     }
     if (Node* build = service.Find("build")) CompleteBuild(*build);
     TakeDirectives(entry.key, service);
+    NoteBare(service.Find("environment"), path);
     ResolveBare(service.Find("environment"), true);
     LoadEnvFiles(service, path);
     LoadLabelFiles(service, path);
@@ -300,6 +304,22 @@ class Completer {
       for (Entry& context : contexts->entries) absolute(context.value);
     }
     ResolveBare(build.Find("args"), false);
+  }
+
+  void NoteBare(const Node* environment, const Path& path) {
+    if (environment == nullptr) return;
+    for (const Entry& entry : environment->entries) {
+      const Path group(path, "environment");
+      if (entry.value.is_null()) NoteValue(entry.key, Path(group, entry.key), entry.mark, false);
+    }
+  }
+
+  void NoteValue(const std::string& name, const Path& path, Mark mark, bool required) {
+    Parameter parameter;
+    parameter.name = name;
+    parameter.required = required;
+    parameter.uses.push_back({path.ToString(), mark.line, mark.column});
+    completed_.named_values.push_back(std::move(parameter));
   }
 
   // A bare KEY takes the value of that name; without one it stays bare or is dropped.

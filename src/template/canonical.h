@@ -26,6 +26,9 @@ struct Completed {
   std::map<std::string, std::vector<Node>> placement;
   // Volumes to which the file gives a name beside their key.
   std::set<std::string> named_volumes;
+  // Parameters that are no ${VAR}: a bare KEY of an environment, which may have a value, and the
+  // variable that a secret or config takes its content from, which should. One for each use.
+  std::vector<Parameter> named_values;
 };
 
 // Completes `root`, which CheckAndConvert has been through without an error. Placement directives

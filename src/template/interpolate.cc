@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::string_view kProjectName = "COMPOSE_PROJECT_NAME";
 constexpr std::string_view kForms =
-    "expected $NAME, ${NAME}, or ${NAME with one of :- - :? ? :+ + and a text}";
+    "expected ${NAME}, ${NAME:-default}, ${NAME:?message} or ${NAME:+text}";
 
 bool IsNameStart(char c) { return c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 bool IsNamePart(char c) { return IsNameStart(c) || (c >= '0' && c <= '9'); }

@@ -81,6 +81,21 @@ void RenameExtensions(Node& root) {
   }
 }
 
+// A name that is a ${VAR} as well keeps what is known of that.
+void AddNamedValues(const Completed& completed, std::vector<Parameter>& parameters) {
+  for (const Parameter& named : completed.named_values) {
+    const auto same = [&](const Parameter& parameter) { return parameter.name == named.name; };
+    const auto known = std::find_if(parameters.begin(), parameters.end(), same);
+    if (known != parameters.end()) {
+      known->uses.push_back(named.uses.front());
+      known->required |= named.required && !known->default_value.has_value();
+    } else {
+      parameters.push_back(named);
+      parameters.back().type = GuessType(named);
+    }
+  }
+}
+
 void CheckVersion(Node& root, Report& report) {
   const Node* version = root.Find("version");
   if (version == nullptr) return;
@@ -133,6 +148,7 @@ LoadResult LoadTemplate(std::string_view text, const LoadOptions& given) {
   root.Erase("version");
   const std::string own_name(root.Text("name"));
   const Completed completed = Complete(root, options, report);
+  AddNamedValues(completed, result.parameters);
   if (report.has_error()) return result;
   result.spec = BuildSpec(root, completed, options, report);
   result.spec.name = own_name;
