@@ -162,7 +162,7 @@ absl::StatusOr<ServiceSpec> Supervisor::Checked(const ServiceSpec& spec) {
 absl::Status Supervisor::Check(const ServiceSpec& spec) { return Checked(spec).status(); }
 
 absl::Status Supervisor::Deploy(const ServiceSpec& spec) {
-  std::lock_guard change(change_mutex_);
+  std::unique_lock change(change_mutex_);
   TAKT_ASSIGN_OR_RETURN(ServiceSpec checked, Checked(spec));
   ServiceRecord record;
   {
@@ -190,13 +190,14 @@ absl::Status Supervisor::Deploy(const ServiceSpec& spec) {
     service->spec = std::make_shared<const ServiceSpec>(record.spec);
     service->record = std::move(record);
   }
+  change.unlock();  // the listener may call back
   launcher_.Wake();
   Notify();
   return absl::OkStatus();
 }
 
 absl::Status Supervisor::Stop(const std::string& app, const std::string& service_name) {
-  std::lock_guard change(change_mutex_);
+  std::unique_lock change(change_mutex_);
   ServiceRecord record;
   {
     std::lock_guard lock(mutex_);
@@ -213,13 +214,14 @@ absl::Status Supervisor::Stop(const std::string& app, const std::string& service
     std::lock_guard lock(mutex_);
     if (Service* service = FindService(app, service_name)) service->record.stopped = true;
   }
+  change.unlock();  // the listener may call back
   launcher_.Wake();
   Notify();
   return absl::OkStatus();
 }
 
 absl::Status Supervisor::Remove(const std::string& app, const std::string& service_name) {
-  std::lock_guard change(change_mutex_);
+  std::unique_lock change(change_mutex_);
   ServiceRecord record;
   {
     std::lock_guard lock(mutex_);
@@ -233,6 +235,7 @@ absl::Status Supervisor::Remove(const std::string& app, const std::string& servi
     std::lock_guard lock(mutex_);
     if (Service* service = FindService(app, service_name)) service->record.removed = true;
   }
+  change.unlock();  // the listener may call back
   launcher_.Wake();
   Notify();
   return absl::OkStatus();

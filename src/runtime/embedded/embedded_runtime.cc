@@ -44,7 +44,7 @@ using std::chrono::milliseconds;
 constexpr std::size_t kMaxRecordBytes = 64 << 20;  // a service's files lie in its record
 // An empty file of this name says of the record beside it: stopped.
 constexpr const char* kStoppedSuffix = ".stopped";
-constexpr milliseconds kLogPause{20};  // between two looks at busy logs
+constexpr milliseconds kLogPause{20};    // between two looks at busy logs
 constexpr milliseconds kGroupPause{50};  // between attempts to remove control groups
 constexpr int kGroupTries = 100;
 constexpr milliseconds kMeasureAge{1000};
@@ -368,7 +368,7 @@ class Processes final : public Launcher {
 
 absl::Status Processes::Open() {
   for (const char* name : {"services", "instances"}) {
-    TAKT_RETURN_IF_ERROR(MakeDirs(JoinPath(options_.data_dir, name), 0700));
+    TAKT_RETURN_IF_ERROR(MakeDirs(JoinPath(options_.data_dir, name), 0711));
   }
   if (!Exists(options_.shim)) {
     return absl::FailedPreconditionError(
@@ -497,12 +497,21 @@ absl::Status Processes::TryStart(const ServiceSpec& spec, const InstanceRecord& 
   TAKT_ASSIGN_OR_RETURN(const Image image, images_.Find(spec.image));
   TAKT_ASSIGN_OR_RETURN(LaunchPlan plan, PlanLaunch(spec, image, machine_, directory, record.id,
                                                     record.replica, SiblingsIn(spec.app)));
+  // Where the instance sees them at their own paths, another user must get there.
+  if (!machine_.private_mounts) chmod(directory.c_str(), 0711);
+  const auto own = [&](const std::string& name) {
+    if (!plan.launch.has_user) return;
+    [[maybe_unused]] const int done =
+        chown(JoinPath(directory, name).c_str(), plan.launch.user[0], plan.launch.user[1]);
+  };
   for (const std::string& name : plan.directories) {
     TAKT_RETURN_IF_ERROR(MakeDirs(JoinPath(directory, name), 0777));
+    own(name);
   }
   for (const std::string& path : plan.host_directories) TAKT_RETURN_IF_ERROR(MakeDirs(path));
   for (const auto& [name, content] : plan.files) {
     TAKT_RETURN_IF_ERROR(WriteFileWhole(JoinPath(directory, name), content, 0444));
+    own(name);
   }
   TAKT_ASSIGN_OR_RETURN(const ControlGroups::Group group,
                         groups_.Make(record.id, spec.cpus, spec.memory_bytes));

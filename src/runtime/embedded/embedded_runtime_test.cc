@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -385,10 +386,15 @@ TEST_P(EmbeddedTest, WhatMakesNoSenseIsRefusedByName) {
 
 TEST_P(EmbeddedTest, RunsAsTheUserWithItsLimits) {
   if (geteuid() != 0) GTEST_SKIP() << "only root becomes another user";
-  ServiceSpec spec = Shell("id -u; id -g; ulimit -n");
+  // Its files and its temporary directory are its own.
+  ServiceSpec spec =
+      Shell("id -u; id -g; ulimit -n; cat /etc/secret && echo x > ${TMPDIR:-/tmp}/x");
+  spec.files["/etc/secret"] = "";
+  ASSERT_EQ(chmod(harness_.data_dir().c_str(), 0711), 0);
   spec.user = "nobody";
   spec.ulimits["nofile"] = {123, 456};
   EXPECT_THAT(Run(spec), ElementsAre("65534", "65534", "123"));
+  EXPECT_EQ(Last().exit_code, 0) << Last().reason;
   spec.user = "1234:77";
   spec.revision = 2;
   EXPECT_THAT(Run(spec), ElementsAre("1234", "77", "123"));

@@ -242,7 +242,8 @@ void Shim::WriteExit(const std::string& failure) {
     if (WIFEXITED(status_)) code = WEXITSTATUS(status_);
     if (WIFSIGNALED(status_)) signal = WTERMSIG(status_);
   }
-  if (!launch_.oom_file.empty() && signal == SIGKILL) {
+  // A shell says so of the program that it ran.
+  if (!launch_.oom_file.empty() && (signal == SIGKILL || code == 128 + SIGKILL)) {
     const std::string text = ReadSmall(launch_.oom_file.c_str());
     const std::size_t at = text.find("oom_kill ");
     oom = at != std::string::npos && std::atoi(text.c_str() + at + 9) > 0;
