@@ -1,16 +1,25 @@
 """The command line, against nothing, against something that is no daemon, and against the daemon."""
 
 import argparse
+import contextlib
 import http.server
+import json
 import os
 import pathlib
+import pty
+import re
+import shlex
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
+HERE = pathlib.Path(__file__).resolve().parent
 TAKT = None
 DEADLINE_SECONDS = 60
 
@@ -102,6 +111,188 @@ class WithoutDaemon(unittest.TestCase):
             done = takt(*command, "--help")
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertIn("Usage: takt " + " ".join(command), done.stdout)
+
+
+class Daemon:
+    """A daemon of its own on a free port, ended with all its apps."""
+
+    def __init__(self, test, *arguments):
+        self.home = pathlib.Path(tempfile.mkdtemp())
+        test.addCleanup(shutil.rmtree, self.home, ignore_errors=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        with open(self.home / "log", "w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [TAKT, "daemon", "--data-dir", self.home / "data", "--listen", self.address,
+                 *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        test.addCleanup(self.end)
+        wait_for(lambda: self("status").returncode == 0 or self.process.poll() is not None)
+        test.assertIsNone(self.process.poll(), (self.home / "log").read_text())
+
+    def __call__(self, *arguments, **options):
+        return takt(*arguments, env={"TAKT_HOST": self.address}, **options)
+
+    def end(self):
+        if self.process.poll() is None:
+            for app in self("apps", "--names").stdout.split():
+                self("rm", app, "--yes")
+            wait_for(lambda: not self("apps", "--names").stdout)
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(DEADLINE_SECONDS)
+
+
+def wait_for(ready):
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not ready():
+        if time.monotonic() > deadline:
+            raise AssertionError("not in time")
+        time.sleep(0.05)
+
+
+# What differs from run to run, and what stands for it in the transcript.
+CHANGING = (
+    (r"/tmp/tmp\w+", "HOME"),
+    (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),
+    (r"\b\d+s\b", "AGE"),
+    (r"\b[\d.]+ [KM]iB\b", "SIZE"),
+    (r"\b(\w+\.\w+\.\d+)\.[a-z0-9]{8}\b", r"\1.ID"),
+    (r" after [\d.]+ s\b", ""),
+    (r" {2,}", "  "),
+    (r"(?<=  )-(?=  )", "AGE"),  # of what ended before anybody saw it run
+)
+
+
+class Session(unittest.TestCase):
+    """tests/cli/session.txt: commands and what they answer, one after another on one daemon. Written
+    anew with TAKT_UPDATE_GOLDENS=1, to be read as a diff."""
+
+    def test_the_transcript(self):
+        path = HERE / "cli/session.txt"
+        expected = path.read_text(encoding="utf-8")
+        daemon = Daemon(self)
+        got = []
+        for line in expected.splitlines():
+            if not line.startswith("$ "):
+                continue
+            arguments = shlex.split(line)[2:]
+            done = daemon(*arguments, cwd=HERE / "cli")
+            text = done.stdout + done.stderr
+            for pattern, stand_in in CHANGING:
+                text = re.sub(pattern, stand_in, text)
+            got.append(f"{line}\n{text}[{done.returncode}]\n")
+        got = "\n".join(got)
+        if os.environ.get("TAKT_UPDATE_GOLDENS") == "1":
+            path.write_text(got, encoding="utf-8")
+        self.maxDiff = None
+        self.assertEqual(got, expected)
+
+
+class WithDaemon(unittest.TestCase):
+    def test_json_is_what_the_api_answers(self):
+        daemon = Daemon(self)
+        done = daemon("up", HERE / "cli/hello.yml", "--json", "--wait", "running")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        app = json.loads(done.stdout)
+        self.assertEqual((app["name"], app["state"], app["revision"]["number"]), ("hello", "running", 1))
+        (listed,) = json.loads(daemon("apps", "--json").stdout)["apps"]
+        self.assertEqual(listed["name"], "hello")
+        self.assertEqual(json.loads(daemon("show", "hello", "--json").stdout)["name"], "hello")
+        lines = [json.loads(line) for line in daemon("logs", "hello", "--json").stdout.splitlines()]
+        self.assertEqual(sorted(line["text"] for line in lines), ["hello world", "once"])
+        events = [json.loads(e) for e in daemon("events", "hello", "--json").stdout.splitlines()]
+        self.assertIn("created", [event["kind"] for event in events])
+        self.assertIn("takt/host", json.dumps(json.loads(daemon("images", "--json").stdout)))
+
+    def test_logs_and_events_follow_what_comes(self):
+        daemon = Daemon(self)
+        daemon("up", HERE / "cli/hello.yml", "--wait", "running")
+        followers = {}
+        for command in ("logs", "events"):
+            process = subprocess.Popen([TAKT, command, "hello", "-f", "--host", daemon.address],
+                                       stdout=subprocess.PIPE, text=True)
+            self.addCleanup(process.stdout.close)
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            followers[command] = process
+        self.assertIn("hello world", read_until(followers["logs"], "hello world"))
+        daemon("config", "hello", "--set", "WHO=later", "--yes")
+        self.assertIn("greeter | hello later", read_until(followers["logs"], "later"))
+        self.assertIn("configured", read_until(followers["events"], "configured"))
+
+    def test_endpoints_say_where_a_service_is(self):
+        daemon = Daemon(self)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        up = daemon("up", HERE / "cli/published.yml", "--set", f"PORT={port}", "--wait", "running")
+        self.assertEqual(up.returncode, 0, up.stderr)
+        self.assertIn(f"web at 127.0.0.1:{port}", up.stdout)
+        self.assertRegex(daemon("endpoints").stdout, rf"127.0.0.1:{port} +tcp +published +web")
+        clash = daemon("up", HERE / "cli/published.yml", "--name", "other", "--set", f"PORT={port}")
+        self.assertEqual(clash.returncode, 4)
+        self.assertIn(f"port {port} is taken by app published", clash.stderr)
+        self.assertEqual(daemon("apps", "--names").stdout, "published\n")
+
+    def test_a_person_is_asked_and_no_means_no(self):
+        daemon = Daemon(self)
+        daemon("up", HERE / "cli/hello.yml", "--wait", "running")
+        for answer, code, revision in (("n", 1, 1), ("", 1, 1), ("y", 0, 2)):
+            output, status = on_terminal(
+                [TAKT, "config", "hello", "--set", "WHO=all", "--host", daemon.address], answer + "\n")
+            self.assertEqual(status, code, output)
+            self.assertIn("world", output)
+            self.assertIn("Go ahead? [y/N]", output)
+            self.assertIn("\x1b[32m+ values.WHO", output)
+            shown = json.loads(daemon("show", "hello", "--json").stdout)
+            self.assertEqual(shown["revision"]["number"], revision)
+        output, status = on_terminal([TAKT, "up", HERE / "cli/stored.yml", "--host", daemon.address],
+                                     "y\n")
+        self.assertEqual(status, 0, output)
+        self.assertIn("Create volume data? [y/N]", output)
+        self.assertIn("data", daemon("volume", "ls", "--names").stdout)
+
+    def test_with_a_token_only_those_who_have_it_come_in(self):
+        with tempfile.NamedTemporaryFile("w") as token:
+            token.write("a-secret-of-some-length\n")
+            token.flush()
+            os.environ["TAKT_TOKEN_FILE"] = token.name
+            self.addCleanup(os.environ.pop, "TAKT_TOKEN_FILE", None)
+            daemon = Daemon(self, "--token-file", token.name)
+            self.assertEqual(daemon("apps").returncode, 0)
+            refused = takt("apps", env={"TAKT_HOST": daemon.address, "TAKT_TOKEN_FILE": ""})
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn("token", refused.stderr)
+            daemon.end()
+
+
+def read_until(process, words):
+    """What a process prints, up to the line with the words."""
+    text = ""
+    timer = threading.Timer(DEADLINE_SECONDS, process.kill)
+    timer.start()
+    for line in process.stdout:
+        text += line
+        if words in line:
+            break
+    timer.cancel()
+    return text
+
+
+def on_terminal(command, typed):
+    """Output and exit status of a command on a terminal at which `typed` is typed."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.pop("NO_COLOR", None)
+        os.environ["TERM"] = "xterm"
+        os.execv(command[0], [str(c) for c in command])
+    os.write(terminal, typed.encode())
+    output = b""
+    with contextlib.suppress(OSError):
+        while piece := os.read(terminal, 4096):
+            output += piece
+    os.close(terminal)
+    return output.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 class Completion(unittest.TestCase):

@@ -51,15 +51,16 @@ std::string StateLine(const Json& app) {
                 reason.empty() ? "" : StrCat(": ", reason));
 }
 
-// DEADLINE_EXCEEDED when the state does not come in time, ABORTED when the app ends otherwise.
+// DEADLINE_EXCEEDED when the state does not come in time, UNKNOWN when the app ends otherwise.
 absl::StatusOr<Json> WaitFor(Api& api, const std::string& name, const Waiting& waiting, Json app) {
   const auto deadline = steady_clock::now() + std::chrono::duration<double>(waiting.timeout);
   while (true) {
     const std::string state = app.at("state"), reason = app.at("reason");
     if (state == waiting.wait || (waiting.wait == "running" && state == "completed")) return app;
     const bool ended = state == "failed" || state == "stopped" || state == "completed";
+    if (ended && waiting.wait == "stopped") return app;
     if (ended) {
-      return absl::AbortedError(StrCat("app \"", name, "\" is ", state, ", not ", waiting.wait,
+      return absl::UnknownError(StrCat("app \"", name, "\" is ", state, ", not ", waiting.wait,
                                        reason.empty() ? "" : ": ", reason));
     }
     if (steady_clock::now() >= deadline) {
@@ -189,7 +190,7 @@ void DefineConsent(CLI::App& command, Consent& options) {
 absl::StatusOr<bool> Agree(const Json& preview, const Consent& consent,
                            const Connection& connection, bool ask, Json& body) {
   if (!connection.json) {
-    PrintIssues(preview.at("issues"));
+    PrintWarnings(preview.at("issues"));
     if (ask) PrintPreview(preview);
   }
   std::vector<std::string> missing;
@@ -301,21 +302,43 @@ absl::Status RunRollback(Api& api, const RollbackOptions& options, const Connect
   return Conclude(api, options.app, options, connection, std::move(app));
 }
 
-struct StopOptions : AppName, Waiting {};
+struct StopOptions : AppName {
+  bool no_wait = false;
+};
 
 absl::Status RunStop(Api& api, const StopOptions& options, const Connection& connection) {
   TAKT_ASSIGN_OR_RETURN(Json app, api.Post(AppPath(options.app, "/stop"), Json::object()));
-  return Conclude(api, options.app, {}, connection, std::move(app));
+  const Waiting waiting{.wait = options.no_wait ? "" : "stopped"};
+  return Conclude(api, options.app, waiting, connection, std::move(app));
 }
 
-absl::Status RunStart(Api& api, const StopOptions& options, const Connection& connection) {
+struct StartOptions : AppName, Waiting {};
+
+absl::Status RunStart(Api& api, const StartOptions& options, const Connection& connection) {
   TAKT_ASSIGN_OR_RETURN(Json app, api.Post(AppPath(options.app, "/start"), Json::object()));
   return Conclude(api, options.app, options, connection, std::move(app));
 }
 
 struct RemoveOptions : AppName {
   bool yes = false;
+  bool no_wait = false;
 };
+
+// Until the app is gone: its instances may use their grace period.
+absl::Status WaitUntilGone(Api& api, const std::string& name) {
+  const auto deadline = steady_clock::now() + std::chrono::duration<double>(Waiting().timeout);
+  while (true) {
+    const auto app = api.Get(AppPath(name));
+    if (app.status().code() == absl::StatusCode::kNotFound) return absl::OkStatus();
+    if (!app.ok()) return app.status();
+    if (steady_clock::now() >= deadline) {
+      return absl::DeadlineExceededError(StrCat("app \"", name, "\" is still ",
+                                                app->at("state").get<std::string>(), " after ",
+                                                Waiting().timeout, " s"));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+}
 
 absl::Status RunRemove(Api& api, const RemoveOptions& options, const Connection& connection) {
   TAKT_ASSIGN_OR_RETURN(const Json removal, api.Get(AppPath(options.app, "/removal")));
@@ -333,6 +356,7 @@ absl::Status RunRemove(Api& api, const RemoveOptions& options, const Connection&
     if (!agreed) return NothingDone();
   }
   TAKT_ASSIGN_OR_RETURN(const Json done, api.Delete(AppPath(options.app)));
+  if (!options.no_wait) TAKT_RETURN_IF_ERROR(WaitUntilGone(api, options.app));
   if (connection.json) {
     PrintJson(done);
   } else {
@@ -413,8 +437,10 @@ absl::Status RunShow(Api& api, const AppName& options, const Connection& connect
                         service.at("reason")});
     for (const Json& instance : service.at("instances")) {
       std::vector<std::string> addresses;
-      for (const Json& endpoint : instance.at("endpoints")) {
-        addresses.push_back(endpoint.at("address"));
+      if (IsLive(instance)) {
+        for (const Json& endpoint : instance.at("endpoints")) {
+          addresses.push_back(endpoint.at("address"));
+        }
       }
       const auto memory = instance.at("memory_bytes").get<std::uint64_t>();
       instances.push_back({instance.at("id"), PaintState(instance.at("state").get<std::string>()),
@@ -499,10 +525,14 @@ void AddAppCommands(CLI::App& app, int* exit_code) {
       RunRollback);
   AddClientCommand<StopOptions>(
       app, exit_code, "stop", "Stop an app; records and logs stay",
-      [](CLI::App& command, StopOptions& options) { DefineApp(command, options); }, RunStop);
-  AddClientCommand<StopOptions>(
-      app, exit_code, "start", "Start an app again, one that completed too",
       [](CLI::App& command, StopOptions& options) {
+        DefineApp(command, options);
+        command.add_flag("--no-wait", options.no_wait, "do not wait until it has stopped");
+      },
+      RunStop);
+  AddClientCommand<StartOptions>(
+      app, exit_code, "start", "Start an app again, one that completed too",
+      [](CLI::App& command, StartOptions& options) {
         DefineApp(command, options);
         DefineWaiting(command, options);
       },
@@ -512,6 +542,7 @@ void AddAppCommands(CLI::App& app, int* exit_code) {
       [](CLI::App& command, RemoveOptions& options) {
         DefineApp(command, options);
         command.add_flag("-y,--yes", options.yes, "do not ask");
+        command.add_flag("--no-wait", options.no_wait, "do not wait until it is gone");
       },
       RunRemove);
 }

@@ -23,9 +23,15 @@ absl::Status RunWithApi(const Connection& connection,
   }
 }
 
+bool IsLive(const Json& instance) {
+  const std::string state = instance.at("state");
+  return state != "exited" && state != "backing_off";
+}
+
 std::vector<std::string> EndpointsOf(const Json& service) {
   std::vector<std::string> addresses;
   for (const Json& instance : service.at("instances")) {
+    if (!IsLive(instance)) continue;
     for (const Json& endpoint : instance.at("endpoints")) {
       addresses.push_back(endpoint.at("address"));
     }

@@ -42,7 +42,8 @@ CLI::App* AddClientCommand(CLI::App& parent, int* exit_code, const char* name,
 
 struct NoOptions {};
 
-// Every published endpoint of a service's instances, "127.0.0.1:9000", in order.
+bool IsLive(const Json& instance);
+// Every published endpoint of a service's live instances, "127.0.0.1:9000", in order.
 std::vector<std::string> EndpointsOf(const Json& service);
 
 }  // namespace takt::cli

@@ -90,7 +90,7 @@ std::string ShellCases(const CommandWords& root) {
         }
       }
     }
-    text += StrCat("    '", command->name, "') words='", absl::StrJoin(words, " "), "' values=' ",
+    text += StrCat("    '", command->name, "') offers='", absl::StrJoin(words, " "), "' values=' ",
                    absl::StrJoin(value_options, " "), " ' paths=' ",
                    absl::StrJoin(file_options, " "), " ' argument=",
                    command->argument == Word::kApp      ? "app"
@@ -113,7 +113,7 @@ std::string Groups(const CommandWords& root) {
 constexpr const char* kBash = R"sh(# Completion of takt for bash: source <(takt completion bash)
 _takt() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}
-  local command='' words='' values='' paths='' argument=none
+  local command='' offers='' values='' paths='' argument=none
   if [ "$COMP_CWORD" -gt 1 ]; then command=${COMP_WORDS[1]}; fi
   case $command in
     @GROUPS@) if [ "$COMP_CWORD" -gt 2 ]; then command+=" ${COMP_WORDS[2]}"; fi ;;
@@ -126,7 +126,7 @@ _takt() {
   elif [[ $values == *" $previous "* ]]; then
     return
   elif [[ $current == -* || -z $command || $argument == none ]]; then
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W "$offers" -- "$current")
   elif [[ $argument == app ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(@APPS@)" -- "$current")
   elif [[ $argument == volume ]]; then
@@ -149,7 +149,7 @@ _takt() {
   case $command in
     @GROUPS@) if (( CURRENT > 3 )); then command+=" $typed[3]"; fi ;;
   esac
-  local words=''
+  local offers=''
   case $command in
 @CASES@  esac
   if [[ $paths == *" $previous "* ]]; then
@@ -157,7 +157,7 @@ _takt() {
   elif [[ $values == *" $previous "* ]]; then
     return
   elif [[ $current == -* || -z $command || $argument == none ]]; then
-    compadd -- ${=words}
+    compadd -- ${=offers}
   elif [[ $argument == app ]]; then
     compadd -- ${(f)"$(@APPS@)"}
   elif [[ $argument == volume ]]; then

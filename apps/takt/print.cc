@@ -104,8 +104,12 @@ void PrintPreview(const Json& preview) {
   }
 }
 
-void PrintIssues(const Json& issues) {
-  for (const Json& issue : issues) std::cerr << issue.at("text").get<std::string>() << "\n";
+void PrintWarnings(const Json& issues) {
+  for (const Json& issue : issues) {
+    if (issue.at("severity") == "warning") {
+      std::cerr << issue.at("text").get<std::string>() << "\n";
+    }
+  }
 }
 
 absl::StatusOr<bool> Ask(std::string_view question) {

@@ -24,8 +24,8 @@ std::string Age(const Json& time, std::chrono::system_clock::time_point now);
 std::string ChangeLine(const Json& change);
 // All that a Preview says: changes, template diff, what happens to which service.
 void PrintPreview(const Json& preview);
-// Warnings and errors of a template, a line each, on standard error.
-void PrintIssues(const Json& issues);
+// Warnings of a template, a line each, on standard error; its errors come with the refusal.
+void PrintWarnings(const Json& issues);
 
 // Asks on the terminal; true for y or yes. INVALID_ARGUMENT, naming --yes, where nobody can answer.
 absl::StatusOr<bool> Ask(std::string_view question);

@@ -153,6 +153,30 @@ INSTANTIATE_TEST_SUITE_P(
         RuntimeUnderTest{"translated", [] { return std::make_unique<EmbeddedHarness>(true); }}),
     [](const auto& info) { return info.param.name; });
 
+// However full the directory is in which an image says that its program lies.
+TEST(Programs, InADirectoryThatTheRootHas) {
+  for (const bool translate : {false, true}) {
+    EmbeddedHarness harness(translate);
+    ASSERT_EQ(WriteFileAtomic(JoinPath(harness.data_dir(), "images.json"),
+                              R"({"images": [{"names": ["echoes"], "root": "host",
+                                  "programs": {"/usr/bin/takt-no-such": "/bin/echo"}}]})"),
+              absl::OkStatus());
+    ServiceSpec spec = harness.Shell("echo", "");
+    spec.image = "echoes";
+    spec.command = {"/usr/bin/takt-no-such", "hello"};
+    ASSERT_EQ(harness.runtime().Deploy(spec), absl::OkStatus());
+    std::vector<LogLine> lines;
+    EXPECT_TRUE(harness.Eventually([&] {
+      const std::vector<ServiceStatus> observed = *harness.runtime().Observe();
+      if (observed.empty() || observed[0].instances.empty()) return false;
+      lines = *harness.runtime().ReadLog(observed[0].instances[0].id, 0, 10);
+      return !lines.empty();
+    }));
+    ASSERT_FALSE(lines.empty());
+    EXPECT_EQ(lines[0].text, "hello");
+  }
+}
+
 // A variable of the daemon's environment reaches the instances whose image asks for it, and the
 // directory that it names can be read there, wherever it lies.
 TEST(Inherit, AVariableAndTheDirectoryThatItNames) {

@@ -207,16 +207,17 @@ class Planner {
   // The image's programs appear as links, so that each finds what lies beside its real self.
   absl::Status Programs() {
     for (const ImageProgram& p : image_.programs) {
-      if (p.path.front() == '/') Link(p.path, p.file);
+      if (p.path.front() == '/' && !InDirectoryOfRoot(p.path)) Link(p.path, p.file);
     }
     for (std::size_t i = 0; i < launch_.arguments.size(); ++i) {
       const ImageProgram* p = FindProgram(image_, launch_.arguments[i]);
       if (!p) continue;
-      if (launch_.arguments[i].front() == '/') {
-        Link(launch_.arguments[i], p->file);
-      } else if (i == 0) {
+      const bool path = launch_.arguments[i].front() == '/';
+      if (i == 0 && (!path || InDirectoryOfRoot(launch_.arguments[i]))) {
         launch_.arguments[i] = p->file;
         Show(p->file);
+      } else if (path) {
+        Link(launch_.arguments[i], p->file);
       }
     }
     for (const std::string& directory : image_.path) Show(JoinPath(directory, "."));
@@ -233,6 +234,15 @@ class Planner {
       if (found != machine_.environment.end()) inherited.insert(*found);
     }
     return inherited;
+  }
+
+  // A link into a directory that the root has, as /usr/bin, means to make that directory anew,
+  // entry by entry: slow, and refused where there are many. So a program there is started by its
+  // real path.
+  bool InDirectoryOfRoot(const std::string& path) const {
+    const std::string directory = Dirname(CleanPath(path));
+    return !directory.empty() &&
+           IsDirectory(tree_.root == "/" ? directory : tree_.root + directory);
   }
 
   void Link(const std::string& path, const std::string& file) {
