@@ -147,7 +147,8 @@ class ApiTest : public ::testing::Test {
     server.max_body_bytes = kMaxRequestBytes;
     server.error_response = ErrorResponseForHttp;
     server.max_stream_backlog_bytes = 256 << 10;
-    server_ = net::HttpServer::Start(server, [this](net::HttpRequest request, auto responder) {
+    server_ = net::HttpServer::Start(server, [this](const net::HttpRequest& request,
+                                                    const auto& responder) {
                 api_->Handle(request, responder);
               }).value();
   }

@@ -80,14 +80,15 @@ std::unique_ptr<HttpServer> Server(HttpHandler handler, HttpServerOptions option
 
 TEST(HttpClient, CallsOverOneKeptConnection) {
   std::vector<std::string> peers;
-  const auto server = Server([&](HttpRequest request, std::shared_ptr<HttpResponder> out) {
-    peers.push_back(request.peer);
-    HttpResponse response;
-    response.status = request.method == "POST" ? 201 : 200;
-    response.headers.emplace_back("X-Token", std::string(request.Header("authorization")));
-    response.body = StrCat(request.method, " ", request.target, " ", request.body);
-    out->Send(std::move(response));
-  });
+  const auto server =
+      Server([&](const HttpRequest& request, const std::shared_ptr<HttpResponder>& out) {
+        peers.push_back(request.peer);
+        HttpResponse response;
+        response.status = request.method == "POST" ? 201 : 200;
+        response.headers.emplace_back("X-Token", std::string(request.Header("authorization")));
+        response.body = StrCat(request.method, " ", request.target, " ", request.body);
+        out->Send(std::move(response));
+      });
   HttpClientOptions options = To(server->port());
   options.headers = {{"Authorization", "Bearer x"}};
   HttpClient client(options);

@@ -101,7 +101,7 @@ class Connection final : public EventLoop::FdHandler {
   ~Connection() override;
 
   void OnEvents(std::uint32_t events) override;
-  void OnAnswer(HttpResponse response, bool stream);
+  void OnAnswer(const HttpResponse& response, bool stream);
   void OnStreamData();
   void OnTick(TimePoint now);
   void Drain();
@@ -221,13 +221,13 @@ void Responder::Answer(HttpResponse response, bool stream) {
   if (stream) exchange_->streaming = true;
   if (exchange_->gate->InLoop()) {
     if (exchange_->connection != nullptr) {
-      exchange_->connection->OnAnswer(std::move(response), stream);
+      exchange_->connection->OnAnswer(response, stream);
     }
     return;
   }
-  exchange_->gate->Post([exchange = exchange_, response = std::move(response), stream]() mutable {
+  exchange_->gate->Post([exchange = exchange_, response = std::move(response), stream] {
     if (exchange->connection != nullptr) {
-      exchange->connection->OnAnswer(std::move(response), stream);
+      exchange->connection->OnAnswer(response, stream);
     }
   });
 }
@@ -444,7 +444,7 @@ void Connection::Dispatch() {
   worker_->server->handler()(std::move(request), std::make_shared<Responder>(exchange_));
 }
 
-void Connection::OnAnswer(HttpResponse response, bool stream) {
+void Connection::OnAnswer(const HttpResponse& response, bool stream) {
   if (worker_->draining) keep_alive_ = false;
   AppendHead(response, stream);
   if (stream && !head_request_ && !worker_->draining) {

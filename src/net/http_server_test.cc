@@ -128,10 +128,11 @@ TEST(HttpServer, KeepsOrderWhenAnswersComeFromOtherThreads) {
   std::mutex mutex;
   std::vector<std::thread> threads;
   {
-    const auto server = Serve([&](HttpRequest request, std::shared_ptr<HttpResponder> responder) {
-      const std::lock_guard lock(mutex);
-      threads.emplace_back([path = request.path, responder] { responder->Send(Text(path)); });
-    });
+    const auto server =
+        Serve([&](const HttpRequest& request, const std::shared_ptr<HttpResponder>& responder) {
+          const std::lock_guard lock(mutex);
+          threads.emplace_back([path = request.path, responder] { responder->Send(Text(path)); });
+        });
     Peer peer(server->port());
     ASSERT_TRUE(
         peer.Write("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\nConnection: "
@@ -398,6 +399,7 @@ TEST(HttpServer, ServesManyConnectionsOnManyThreads) {
   options.threads = 3;
   const auto server = Serve(Echo, options);
   std::vector<std::unique_ptr<Peer>> peers;
+  peers.reserve(100);
   for (int i = 0; i < 100; ++i) peers.push_back(std::make_unique<Peer>(server->port()));
   for (auto& each : peers) ASSERT_TRUE(each->Write(kGet));
   for (auto& each : peers) EXPECT_THAT(each->Read("/a "), HasSubstr("200 OK"));
