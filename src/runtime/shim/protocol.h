@@ -62,7 +62,7 @@ struct FrameHeader {
 };
 static_assert(sizeof(FrameHeader) == 16);
 
-inline constexpr std::size_t kMaxLineBytes = 64 * 1024;  // a longer line becomes several
+inline constexpr std::size_t kMaxLineBytes = 64u << 10;  // a longer line becomes several
 inline constexpr std::size_t kFrameOverhead = sizeof(FrameHeader) + sizeof(std::uint32_t);
 inline constexpr std::uint64_t kMaxLogBytes = 64u << 20;  // of one instance; the oldest go
 inline constexpr int kLogSegments = 8;                    // so many make up that limit
