@@ -5,6 +5,10 @@
 #include <condition_variable>
 #include <thread>
 
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <zlib.h>
@@ -16,6 +20,7 @@
 #include "api/streams.h"
 #include "base/fs.h"
 #include "net/http_client.h"
+#include "net/tcp.h"
 #include "nlohmann/json.hpp"
 
 namespace takt::api {
@@ -811,6 +816,56 @@ TEST_F(ApiTest, KeepsASilentStreamAlive) {
     return text.find("\n\n:\n\n") == std::string::npos;
   });
   EXPECT_TRUE(reply.ok()) << reply.status();
+}
+
+TEST_F(ApiTest, DropsATabThatDoesNotReadAndServesTheOthers) {
+  const int idle =
+      net::Connect("127.0.0.1", server_->port(), std::chrono::steady_clock::now() + seconds(20))
+          .value();
+  const std::string request = "GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  ASSERT_EQ(send(idle, request.data(), request.size(), 0), std::ssize(request));
+  const std::string data = StrCat("\"", std::string(100'000, 'x'), "\"");
+  constexpr std::size_t kMessages = 400;  // 40 MB; kernels hold a few, the server 256 KiB
+  std::size_t sent = 0;
+  const auto events = Collect("/stream", [&](const auto& got) {
+    if (sent < kMessages && got.size() > sent) {
+      ++sent;
+      api_->Broadcast("test", data);
+    }
+    return got.size() > kMessages;
+  });
+  EXPECT_EQ(events.size(), kMessages + 1);
+  std::size_t received = 0;
+  std::vector<char> buffer(1 << 20);
+  pollfd wait{.fd = idle, .events = POLLIN, .revents = 0};
+  while (poll(&wait, 1, 20000) == 1) {
+    const ssize_t n = recv(idle, buffer.data(), buffer.size(), 0);
+    if (n <= 0) break;
+    received += static_cast<std::size_t>(n);
+  }
+  close(idle);
+  EXPECT_GT(received, 0u);
+  EXPECT_LT(received, kMessages * data.size()) << "nobody was dropped";
+}
+
+TEST_F(ApiTest, CutsALogAnswerAtItsLimitAndGoesOn) {
+  CreateApp("a");
+  runtime::InstanceStatus instance;
+  instance.id = "i1";
+  line_.AddInstance("a", instance);
+  const std::string text(1 << 20, 'x');
+  const std::size_t lines = kMaxLogAnswerBytes / text.size() + 4;
+  for (std::size_t i = 0; i < lines; ++i) runtime_.Log("i1", 1, text);
+  const std::size_t newest = Get("/apps/a/logs").body["lines"].size();
+  EXPECT_EQ(newest, kMaxLogAnswerBytes / text.size());
+  std::string cursor;
+  std::size_t read = 0;
+  for (int i = 0; i < 3; ++i) {
+    const Answer answer = Get(StrCat("/apps/a/logs?cursor=", net::UrlEncode(cursor)));
+    read += answer.body["lines"].size();
+    cursor = answer.body["cursor"];
+  }
+  EXPECT_EQ(read, lines);
 }
 
 TEST_F(ApiTest, RefusesStreamsBeyondTheLimit) {

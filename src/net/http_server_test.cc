@@ -7,11 +7,13 @@
 #include <thread>
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <openssl/bio.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -293,6 +295,31 @@ TEST(HttpServer, ClosesConnectionsBeyondTheLimitAtOnce) {
   EXPECT_TRUE(third.closed());
   ASSERT_TRUE(first.Write(kGet));
   EXPECT_THAT(first.Read("/a "), HasSubstr("200 OK"));
+}
+
+TEST(HttpServer, SeesPeersOffWhileItIsOutOfDescriptors) {
+  const auto server = Serve(Echo);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(server->port());
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::vector<int> peers;
+  for (int i = 0; i < 20; ++i) peers.push_back(socket(AF_INET, SOCK_STREAM, 0));
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit few = before;
+  few.rlim_cur = static_cast<rlim_t>(peers.back()) + 1;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  for (const int peer : peers) {
+    EXPECT_EQ(connect(peer, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    char byte = 0;
+    EXPECT_LE(recv(peer, &byte, 1, 0), 0) << "closed, not left waiting";
+  }
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  for (const int peer : peers) close(peer);
+  Peer peer(server->port());
+  ASSERT_TRUE(peer.Write(kGet));
+  EXPECT_THAT(peer.Read("/a "), HasSubstr("200 OK"));
 }
 
 TEST(HttpServer, AnswersFiveHundredForAHandlerThatForgets) {
