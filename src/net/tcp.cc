@@ -63,8 +63,7 @@ std::string AddressText(const sockaddr* address) {
 
 absl::Status SplitHostPort(std::string_view text, std::string* host, std::uint16_t* port) {
   const std::size_t colon = text.rfind(':');
-  absl::Status bad =
-      absl::InvalidArgumentError(StrCat("expected HOST:PORT, got \"", text, "\""));
+  absl::Status bad = absl::InvalidArgumentError(StrCat("expected HOST:PORT, got \"", text, "\""));
   if (colon == std::string_view::npos) return bad;
   std::string_view name = text.substr(0, colon);
   if (name.size() >= 2 && name.front() == '[' && name.back() == ']') {

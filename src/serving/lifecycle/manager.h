@@ -4,7 +4,8 @@
 // It decides nothing itself: PlanVersions (version_policy.h) says what to do, this carries it out.
 // Each model is on its own; one that cannot be listed or loaded does not hold up another.
 // Threads: one that keeps time, two that look at storage, `load_threads` that load and free, at low
-// priority once something serves, so that requests keep the processor. Requests never wait for any of them.
+// priority once something serves, so that requests keep the processor. Requests never wait for any
+// of them.
 #pragma once
 
 #include <chrono>
