@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
+#include "api/alerts.h"
 #include "api/errors.h"
 #include "api/fakes_for_test.h"
 #include "api/logs.h"
@@ -148,6 +149,9 @@ class ApiTest : public ::testing::Test {
     AddLogSearchRoutes(api_->router(), *log_store_, *live_, *workers_);
     AddMetricRoutes(api_->router(), *metric_store_, *workers_);
     AddLearningRoutes(api_->router(), *learning_store_, *workers_);
+    alerts_ =
+        std::make_unique<operate::Alerts>(*metric_store_, clock_, [](const auto&, const auto&) {});
+    AddAlertRoutes(api_->router(), *alerts_, clock_);
     net::HttpServerOptions server;
     server.max_body_bytes = kMaxRequestBytes;
     server.error_response = ErrorResponseForHttp;
@@ -274,10 +278,105 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<logs::LogStore> log_store_;
   std::unique_ptr<metrics::MetricStore> metric_store_;
   std::unique_ptr<learning::LearningStore> learning_store_;
+  std::unique_ptr<operate::Alerts> alerts_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<LiveSearches> live_;
   std::unique_ptr<net::HttpServer> server_;
 };
+
+// ---- What was seen ----
+
+TEST_F(ApiTest, FindsLogEntriesCountsThemAndShowsWhatStoodAround) {
+  const auto stream =
+      log_store_->Stream({.app = "train", .service = "main", .instance = "train-1"}, 2).value();
+  std::vector<logs::Entry> entries;
+  for (int i = 0; i < 5; ++i) {
+    entries.push_back({i * std::int64_t{1'000'000},
+                       i == 3 ? logs::Level::kError : logs::Level::kInfo, false, StrCat("line ", i),
+                       static_cast<std::uint64_t>(i + 1)});
+  }
+  ASSERT_TRUE(log_store_->Append(stream, entries).ok());
+  const Answer page = Get("/logs?query=app%3Dtrain&limit=2");
+  ASSERT_EQ(page.body["entries"].size(), 2u);
+  EXPECT_EQ(page.body["entries"][0]["text"], "line 4");
+  const Answer rest =
+      Get("/logs?query=app%3Dtrain&limit=9&after=" + page.body["next"].get<std::string>());
+  EXPECT_EQ(rest.body["entries"].size(), 3u);
+  EXPECT_EQ(rest.body["next"], nullptr);
+  const Answer errors = Get("/logs?query=level%3E%3Dwarn&order=oldest");
+  ASSERT_EQ(errors.body["entries"].size(), 1u);
+  const std::string id = errors.body["entries"][0]["id"];
+  const Answer context = Get("/logs/context?before=1&after=1&id=" + id);
+  ASSERT_EQ(context.body["entries"].size(), 3u);
+  EXPECT_EQ(context.body["entries"][1]["id"], id);
+  const Answer histogram =
+      Get("/logs/histogram?query=line&from=1970-01-01T00:00:00Z&to=1970-01-01T00:00:10Z&buckets=2");
+  EXPECT_EQ(histogram.body["total"], 5);
+  EXPECT_EQ(histogram.body["levels"]["error"], json({1, 0}));
+  EXPECT_EQ(Get("/logs/stores").body["stores"][0]["app"], "train");
+  EXPECT_EQ(Get("/logs?query=a+(").status, 400);
+  EXPECT_EQ(Get("/logs?from=yesterday").status, 400);
+  EXPECT_EQ(Get("/logs/context?id=9.9").status, 404);
+  EXPECT_EQ(Get("/logs/histogram?from=1970-01-01T00:00:00Z").status, 400);
+}
+
+TEST_F(ApiTest, FollowsASearchAsEntriesCome) {
+  const auto stream =
+      log_store_->Stream({.app = "train", .service = "main", .instance = "train-1"}, 2).value();
+  const auto events = Collect(
+      "/logs/stream?query=match", [](const auto& seen) { return !seen.empty(); },
+      [&] {
+        const std::vector<logs::Entry> entries = {{1, logs::Level::kInfo, false, "other", 1},
+                                                  {2, logs::Level::kInfo, false, "a match", 2}};
+        // The subscription begins right after the head of the answer.
+        std::thread([this, stream, entries] {
+          for (int i = 0; i < 200; ++i) {
+            log_store_->Append(stream, entries).IgnoreError();
+            std::this_thread::yield();
+          }
+        }).join();
+      });
+  const json data = json::parse(events.at(0).data);
+  EXPECT_EQ(data["entries"][0]["text"], "a match");
+}
+
+TEST_F(ApiTest, AnswersQuestionsAboutSamples) {
+  const auto id = metric_store_->Series("cpu", {{"app", "a"}}, metrics::Type::kGauge).value();
+  const std::int64_t now_ms =
+      std::chrono::duration_cast<milliseconds>(clock_.Now().time_since_epoch()).count();
+  const metrics::MetricStore::Point point{id, 0.5};
+  metric_store_->Append(now_ms, {&point, 1});
+  const std::string range = "&from=2026-01-01T00:00:00Z&to=2026-01-01T00:00:10Z";
+  const Answer answer = Get("/metrics/query?name=cpu&step_ms=5000" + range);
+  ASSERT_EQ(answer.body["series"].size(), 1u);
+  EXPECT_EQ(answer.body["series"][0]["values"], json({0.5, nullptr}));
+  EXPECT_EQ(Get("/metrics").body["metrics"][0]["name"], "cpu");
+  EXPECT_EQ(Get("/metrics/newest?name=cpu&match=app%3Da").body["series"][0]["value"], 0.5);
+  EXPECT_EQ(Get("/metrics/newest?name=cpu&match=app%3Db").body["series"], json::array());
+  for (const char* bad : {"function=middle", "aggregate=mean", "match=app", "quantile=2",
+                          "quantile=x", "step_ms=-1"}) {
+    EXPECT_EQ(Get(StrCat("/metrics/query?name=cpu&", bad, range)).status, 400) << bad;
+  }
+  EXPECT_EQ(Get("/metrics/query?name=cpu").status, 400);
+}
+
+TEST_F(ApiTest, AlertsCanBeSilencedAndRulesSwitchedOff) {
+  const Answer alerts = Get("/alerts");
+  EXPECT_EQ(alerts.body["alerts"], json::array());
+  const std::string rule = alerts.body["rules"][0]["name"];
+  const Answer off = Call("PUT", "/alerts/rules/" + rule, R"({"enabled": false})");
+  EXPECT_EQ(off.body["rules"][0]["enabled"], false);
+  EXPECT_EQ(Call("PUT", "/alerts/rules/none", R"({"enabled": false})").status, 404);
+  const Answer silence =
+      Call("POST", "/alerts/silences", R"({"labels": {"app": "a"}, "minutes": 5, "why": "w"})");
+  ASSERT_EQ(silence.status, 201);
+  EXPECT_EQ(Get("/alerts").body["silences"].size(), 1u);
+  EXPECT_EQ(
+      Call("DELETE", "/alerts/silences/" + silence.body["id"].get<std::string>()).body["silences"],
+      json::array());
+  EXPECT_EQ(Call("POST", "/alerts/silences", R"({"minutes": 0})").status, 400);
+  EXPECT_EQ(Call("POST", "/alerts/silences", R"({"minute": 5})").status, 400);
+}
 
 // ---- The document ----
 

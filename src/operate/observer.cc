@@ -140,13 +140,16 @@ bool Observer::WaitUntil(std::chrono::steady_clock::time_point time) {
 
 std::vector<metrics::Figure> Observer::Figures() {
   std::vector<metrics::Figure> figures = metrics::ReadNode({data_dir_});
-  std::vector<metrics::Figure> cpu, memory, restarts, healthy;
+  std::vector<metrics::Figure> cpu, memory, restarts, running, missing;
   const auto services = runtime_.Observe();
   if (services.ok()) {
     for (const runtime::ServiceStatus& service : *services) {
       int live = 0, total_restarts = 0;
+      std::map<int, bool> done;  // replica -> its newest instance ended well
       for (const runtime::InstanceStatus& instance : service.instances) {
         total_restarts = std::max(total_restarts, instance.restarts);
+        done[instance.replica] =
+            instance.state == runtime::InstanceState::kExited && instance.exit_code == 0;
         if (!IsLive(instance)) continue;
         ++live;
         const metrics::Labels labels = {
@@ -157,13 +160,20 @@ std::vector<metrics::Figure> Observer::Figures() {
                           static_cast<double>(instance.memory_bytes)});
       }
       const metrics::Labels labels = {{"app", service.app}, {"service", service.service}};
-      restarts.push_back({"takt_service_restarts", labels, metrics::Type::kGauge,
+      restarts.push_back({"takt_service_restarts_total", labels, metrics::Type::kCounter,
                           static_cast<double>(total_restarts)});
-      healthy.push_back({"takt_service_live_instances", labels, metrics::Type::kGauge,
+      running.push_back({"takt_service_live_instances", labels, metrics::Type::kGauge,
                          static_cast<double>(live)});
+      const auto completed = std::count_if(done.begin(), done.end(),
+                                           [](const auto& replica) { return replica.second; });
+      missing.push_back(
+          {"takt_service_missing_instances", labels, metrics::Type::kGauge,
+           service.stopped
+               ? 0.0
+               : std::max(0.0, static_cast<double>(service.desired_replicas - live - completed))});
     }
   }
-  for (auto* group : {&cpu, &memory, &restarts, &healthy}) {
+  for (auto* group : {&cpu, &memory, &restarts, &running, &missing}) {
     std::move(group->begin(), group->end(), std::back_inserter(figures));
   }
   std::map<std::string, int> states;
