@@ -191,6 +191,7 @@ class Server final : public ModelServer {
     grpc_.reset();
     // Answers that are still under way use the rest: the loops end first.
     background_.reset();
+    if (workers_ != nullptr) workers_->Stop();
     loops_.reset();
     if (manager_ != nullptr) manager_->Stop();
     directory_.Publish(std::make_shared<ServableSnapshot>());

@@ -396,7 +396,7 @@ void FillStringsFromWire(const WireTensor& wire, std::string* out) {
   }
   std::int64_t n = 0;
   for (ProtoReader r(wire.proto); n < wire.elements && r.Next();) {
-    if (r.field() == kStringVal) out[n++] = r.Bytes();
+    if (r.field() == kStringVal && r.type() == WireType::kBytes) out[n++] = r.Bytes();
   }
   for (std::int64_t i = n; n > 0 && i < wire.elements; ++i) out[i] = out[n - 1];
 }

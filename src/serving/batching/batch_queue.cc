@@ -259,7 +259,7 @@ class AutomaticQueue final : public BatchQueue {
     }
     batch->Add(source, rows, std::move(entry));
     queued_.fetch_add(1, std::memory_order_relaxed);
-    loop->AtTurnEnd(lane, net::EventLoop::Phase::kWork);
+    lane->Schedule(servable);
     return Joined::kYes;
   }
 
@@ -269,6 +269,12 @@ class AutomaticQueue final : public BatchQueue {
   class Lane final : public net::EventLoop::TurnEnd {
    public:
     Lane(AutomaticQueue* queue, net::EventLoop* loop) : loop(loop), queue_(queue) {}
+
+    // The servable, and with it this lane, lives until the turn's end.
+    void Schedule(Servable& servable) {
+      if (keep_ == nullptr) keep_ = servable.shared_from_this();
+      loop->AtTurnEnd(this, net::EventLoop::Phase::kWork);
+    }
 
     Batch* Find(const BatchSource& source, std::int64_t rows) {
       for (auto batch = waiting_.rbegin(); batch != waiting_.rend(); ++batch) {
@@ -291,15 +297,13 @@ class AutomaticQueue final : public BatchQueue {
     }
 
     void OnTurnEnd() override {
-      // The last batch may hold the last reference to the servable, and with it to this lane.
-      std::shared_ptr<Servable> keep;
+      const std::shared_ptr<Servable> keep = std::move(keep_);
       while (!waiting_.empty()) {
         const bool elsewhere = queue_->RunsElsewhere(waiting_.front()->rows());
         // What runs already leaves no worker: the batch grows until one is free.
         if (elsewhere && running_ >= queue_->workers_->threads()) return;
         std::unique_ptr<Batch> batch = std::move(waiting_.front());
         waiting_.pop_front();
-        keep = batch->servable;
         queue_->queued_.fetch_sub(static_cast<std::int64_t>(batch->entries().size()),
                                   std::memory_order_relaxed);
         if (!elsewhere) {
@@ -310,10 +314,9 @@ class AutomaticQueue final : public BatchQueue {
         ++running_;
         queue_->workers_->Run([this, shared = std::shared_ptr<Batch>(std::move(batch))] {
           queue_->RunBatch(*shared);
-          loop->Post([this, shared, keep = shared->servable] {
+          loop->Post([this, shared] {
             --running_;
-            shared->servable.reset();
-            OnTurnEnd();
+            Schedule(*shared->servable);
           });
         });
       }
@@ -327,6 +330,7 @@ class AutomaticQueue final : public BatchQueue {
     }
 
     AutomaticQueue* const queue_;
+    std::shared_ptr<Servable> keep_;
     std::deque<std::unique_ptr<Batch>> waiting_;
     std::vector<std::unique_ptr<Batch>> spare_;
     int running_ = 0;  // on workers

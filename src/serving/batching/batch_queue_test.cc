@@ -23,6 +23,7 @@ class BatchingTest : public testing::Test {
   void SetUp() override { loops_ = net::EventLoopPool::Start(1).value(); }
   void TearDown() override {
     Release();
+    workers_.Stop();
     servable_.reset();
   }
 

@@ -56,10 +56,10 @@ WorkerPool::WorkerPool(int threads) {
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
 }
 
-WorkerPool::~WorkerPool() {
+void WorkerPool::Stop() {
   {
     std::lock_guard lock(mutex_);
-    stop_ = true;
+    if (std::exchange(stop_, true)) return;
   }
   wake_.notify_all();
   for (std::thread& thread : threads_) thread.join();
@@ -68,14 +68,19 @@ WorkerPool::~WorkerPool() {
 void WorkerPool::Run(std::function<void()> work) {
   {
     std::lock_guard lock(mutex_);
-    queue_.push_back(std::move(work));
+    if (!stop_) {
+      queue_.push_back(std::move(work));
+      wake_.notify_one();
+      return;
+    }
   }
-  wake_.notify_one();
+  work();
 }
 
 void WorkerPool::RunAfter(std::chrono::nanoseconds delay, std::function<void()> work) {
   {
     std::lock_guard lock(mutex_);
+    if (stop_) return;  // its time will not come
     timed_.push_back({std::chrono::steady_clock::now() + delay, std::move(work)});
     std::push_heap(timed_.begin(), timed_.end(),
                    [](const Timed& a, const Timed& b) { return a.when > b.when; });
@@ -97,7 +102,9 @@ void WorkerPool::Loop() {
       if (timed_.empty()) {
         wake_.wait(lock);
       } else {
-        wake_.wait_until(lock, timed_.front().when);
+        // A copy: while this thread waits the list may move.
+        const auto next = timed_.front().when;
+        wake_.wait_until(lock, next);
       }
       continue;
     }

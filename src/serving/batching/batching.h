@@ -42,7 +42,10 @@ absl::Status Validate(const BatchingOptions& options);
 class WorkerPool {
  public:
   explicit WorkerPool(int threads);
-  ~WorkerPool();  // runs what is queued, whenever it was to run, then joins
+  ~WorkerPool() { Stop(); }
+  // Runs what is queued, whenever it was to run, and joins. From then on Run runs on its caller. To
+  // be called before the event loops end that work posts its results to.
+  void Stop();
   void Run(std::function<void()> work);
   void RunAfter(std::chrono::nanoseconds delay, std::function<void()> work);
   int threads() const { return static_cast<int>(threads_.size()); }
