@@ -544,6 +544,7 @@ absl::Status Processes::TryStart(const ServiceSpec& spec, const InstanceRecord& 
 }
 
 void Processes::Stop(const std::string& id) {
+  prober_.Remove(id);
   const auto it = live_.find(id);
   if (it != live_.end()) pidfd_send_signal(it->second.pid_fd, SIGTERM, nullptr, 0);
 }

@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/epoll.h>
@@ -23,6 +24,7 @@ namespace {
 
 constexpr std::size_t kMaxProbeOutputBytes = 4096;  // what of a command's output is kept
 constexpr std::chrono::milliseconds kMinInterval{10};
+constexpr int kMaxReapMs = 200;
 
 std::string LastLine(std::string text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
@@ -99,16 +101,19 @@ void Prober::Remove(const std::string& instance) {
 void Prober::Abort(EventLoop& loop, Check& check) {
   loop.Cancel(check.timer);
   check.timer = 0;
+  if (check.command > 0) {
+    // It reaps what it started, which takes no time; where it does, that is left to others.
+    pollfd ended{check.command_fd, POLLIN, 0};
+    kill(check.command, SIGTERM);
+    if (poll(&ended, 1, kMaxReapMs) != 1) kill(check.command, SIGKILL);
+    waitpid(check.command, nullptr, 0);
+    check.command = -1;
+  }
   for (int* fd : {&check.socket, &check.command_fd, &check.output}) {
     if (*fd < 0) continue;
     loop.Forget(*fd);
     close(*fd);
     *fd = -1;
-  }
-  if (check.command > 0) {
-    kill(check.command, SIGKILL);
-    waitpid(check.command, nullptr, 0);
-    check.command = -1;
   }
 }
 

@@ -1,8 +1,10 @@
 #include "runtime/shim/shim.h"
 
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <poll.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -469,21 +471,40 @@ int RunEnter(const char* pid, char** arguments) {
   const std::string environment = ReadSmall((process + "/environ").c_str());
   const std::string status = ReadSmall((process + "/status").c_str());
   if (root < 0 || cwd < 0 || status.empty()) return fail(process);
+  // The user namespace comes last: the others belong to the one that bubblewrap made them in, which
+  // may be the parent of the one that the program is in.
+  const auto same = [](const std::string& a, const std::string& b) {
+    struct stat x {
+    }, y{};
+    return stat(a.c_str(), &x) == 0 && stat(b.c_str(), &y) == 0 && x.st_ino == y.st_ino;
+  };
+  const auto join = [](int fd) {
+    const bool joined = fd >= 0 && setns(fd, 0) == 0;
+    if (fd >= 0) close(fd);
+    return joined;
+  };
+  const std::string theirs = process + "/ns/", ours = "/proc/self/ns/";
+  const int user = same(theirs + "user", ours + "user")
+                       ? -1
+                       : open((theirs + "user").c_str(), O_RDONLY | O_CLOEXEC);
+  bool inside = false;
   std::vector<int> namespaces;
-  for (const char* name : {"user", "mnt", "pid", "ipc", "uts"}) {
-    const std::string theirs = process + "/ns/" + name, ours = std::string("/proc/self/ns/") + name;
-    struct stat a {
-    }, b{};
-    if (stat(theirs.c_str(), &a) != 0 || stat(ours.c_str(), &b) != 0) return fail(theirs);
-    if (a.st_ino == b.st_ino) continue;
-    namespaces.push_back(open(theirs.c_str(), O_RDONLY | O_CLOEXEC));
-    if (namespaces.back() < 0) return fail(theirs);
+  for (const char* name : {"mnt", "pid", "ipc", "uts"}) {
+    if (same(theirs + name, ours + name)) continue;
+    namespaces.push_back(open((theirs + name).c_str(), O_RDONLY | O_CLOEXEC));
+    if (namespaces.back() < 0) return fail(theirs + name);
+    inside = true;
+  }
+  if (user >= 0 && inside && !join(ioctl(namespaces[0], NS_GET_USERNS))) {
+    return fail("entering the user namespace of process " + std::string(pid));
   }
   for (const int fd : namespaces) {
-    if (setns(fd, 0) != 0) return fail("entering the namespaces of process " + std::string(pid));
+    if (!join(fd)) return fail("entering the namespaces of process " + std::string(pid));
   }
-  if (!namespaces.empty() && (fchdir(root) != 0 || chroot(".") != 0)) return fail("its root");
+  if (inside && (fchdir(root) != 0 || chroot(".") != 0)) return fail("its root");
   if (fchdir(cwd) != 0) return fail("its directory");
+  // Where it is the one that the others belong to, this process is in it already.
+  if (user >= 0 && !join(user) && errno != EINVAL) return fail("entering its user namespace");
   unsigned uid = 0, gid = 0;
   const std::size_t uids = status.find("\nUid:"), gids = status.find("\nGid:");
   if (uids != std::string::npos) uid = std::strtoul(status.c_str() + uids + 5, nullptr, 10);
@@ -491,11 +512,19 @@ int RunEnter(const char* pid, char** arguments) {
   if (geteuid() == 0 && (uid != 0 || gid != 0) && (setgid(gid) != 0 || setuid(uid) != 0)) {
     return fail("becoming its user");
   }
-  // A process must be born in a process namespace; this one only waits for it.
-  const pid_t child = fork();
+  // A process must be born in a process namespace; this one only waits for it, and reaps it also
+  // when it is told to end: whoever would inherit it might be slow, and hold up the namespace's
+  // end.
+  sigset_t term, old;
+  sigemptyset(&term);
+  sigaddset(&term, SIGTERM);
+  sigprocmask(SIG_BLOCK, &term, &old);
+  static pid_t child;
+  child = fork();
   if (child < 0) return fail("fork");
   if (child == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    sigprocmask(SIG_SETMASK, &old, nullptr);
     std::vector<char*> variables;
     for (std::size_t at = 0; at < environment.size();
          at += std::strlen(environment.c_str() + at) + 1) {
@@ -506,6 +535,8 @@ int RunEnter(const char* pid, char** arguments) {
     execvp(arguments[0], arguments);
     _exit(fail(arguments[0]));
   }
+  std::signal(SIGTERM, [](int) { kill(child, SIGKILL); });
+  sigprocmask(SIG_SETMASK, &old, nullptr);
   int result = 0;
   while (waitpid(child, &result, 0) < 0 && errno == EINTR) {
   }
