@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "template/env_file.h"
 #include "template/schema.h"
+#include "template/yaml.h"
 
 namespace takt::templates {
 namespace {
@@ -354,6 +355,10 @@ class Completer {
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadPairs(
       const std::string& file, bool raw, const std::map<std::string, std::string>& values) {
     TAKT_ASSIGN_OR_RETURN(const std::string text, ReadProjectFile(file, options_));
+    if (!IsText(text)) {
+      return absl::InvalidArgumentError(
+          StrCat(file, ": expected UTF-8 text without NUL characters"));
+    }
     auto pairs = ParseEnvFile(text, raw, values);
     return pairs.ok() ? std::move(pairs) : Annotate(pairs.status(), file);
   }

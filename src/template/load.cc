@@ -117,6 +117,13 @@ LoadResult LoadTemplate(std::string_view text, const LoadOptions& given) {
   constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
   if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
 
+  for (const auto& [name, value] : options.values) {
+    if (!IsText(name) || !IsText(value)) {
+      report.Error({}, "",
+                   StrCat("the value of ", IsText(name) ? name : "a parameter",
+                          ": expected UTF-8 text without NUL characters"));
+    }
+  }
   std::vector<Node> documents = ParseYaml(text, report);
   if (report.has_error()) return result;
   if (options.project_name.empty()) options.project_name = kDefaultName;

@@ -524,6 +524,16 @@ TEST(HostileTemplate, OtherEncodingsAreRefusedByName) {
   EXPECT_THAT(FirstError("a: \xE2\x82"), HasSubstr("byte e2"));
 }
 
+TEST(HostileTemplate, ValuesAreTextToo) {
+  for (const std::string& value : {std::string("a\0b", 3), std::string("\xFF")}) {
+    LoadOptions options;
+    options.values["A"] = value;
+    const LoadResult result = LoadTemplate("services: {s: {image: \"$A\"}}\n", options);
+    EXPECT_THAT(std::string(result.status().message()),
+                HasSubstr("the value of A: expected UTF-8 text without NUL characters"));
+  }
+}
+
 TEST(Template, TheUsersThreeLoadUnchanged) {
   for (const char* name : {"client.yml", "serving.yml", "training.yml"}) {
     const auto text = ReadFile(JoinPath(DataDir(), StrCat("user/", name)), kMaxTemplateBytes);

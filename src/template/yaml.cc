@@ -243,9 +243,14 @@ class Builder final : public YAML::EventHandler {
   }
 
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
-                const std::string& value) override {
+                const std::string& text) override {
     if (failed_ || !Count(mark)) return;
     const Mark where = Convert(mark);
+    if (text.find('\0') != std::string::npos) {
+      Fail(where, "expected text without NUL characters");
+      return;
+    }
+    const std::string value = RepairEscapes(text);
     Node node;
     if (tag == "?" || tag == "!override" || tag == "!reset") {
       node = ResolvePlain(value, where);
@@ -312,6 +317,20 @@ class Builder final : public YAML::EventHandler {
       last_.column -= continues(last_.offset - 1) ? 0 : 1;
     }
     return last_;
+  }
+
+  // The library turns the escapes \N and \_ into single bytes of Latin-1. Everything else is UTF-8,
+  // for the text is.
+  static std::string RepairEscapes(const std::string& text) {
+    std::string repaired;
+    for (std::size_t i = 0; i < text.size();) {
+      char32_t code = 0;
+      const std::size_t length = DecodeUtf8(std::string_view(text).substr(i), &code);
+      if (length == 0) repaired += '\xC2';
+      repaired.append(text, i, std::max<std::size_t>(length, 1));
+      i += std::max<std::size_t>(length, 1);
+    }
+    return repaired;
   }
 
   void Fail(Mark mark, std::string message, std::string suggestion = "") {
@@ -457,6 +476,16 @@ class Builder final : public YAML::EventHandler {
 };
 
 }  // namespace
+
+bool IsText(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    char32_t code = 0;
+    const std::size_t length = DecodeUtf8(text.substr(i), &code);
+    if (length == 0 || code == 0) return false;
+    i += length;
+  }
+  return true;
+}
 
 Node ResolvePlain(std::string_view text, Mark mark) {
   constexpr std::array<std::string_view, 5> kNull{"", "~", "null", "Null", "NULL"};

@@ -14,6 +14,9 @@ namespace takt::templates {
 // in `report` when the text is no YAML.
 std::vector<Node> ParseYaml(std::string_view text, Report& report);
 
+// True for UTF-8 without NUL characters: what may stand in a value.
+bool IsText(std::string_view text);
+
 // A plain (unquoted) scalar by the rules of YAML 1.2's core schema, with octal 0440 and 1_000 as
 // compose files have them.
 Node ResolvePlain(std::string_view text, Mark mark);
