@@ -1,5 +1,6 @@
 # The model server around its request path: lifecycle, configuration, REST and the other calls.
 find_package(simdjson REQUIRED)
+find_package(CURL REQUIRED)
 set(TAKT_SERVING_PROTO_DIR ${CMAKE_BINARY_DIR}/serving_protos)
 set(takt_serving_proto_sources)
 foreach(stem serving/config/serving_files serving/api/health serving/api/open_inference)
@@ -33,6 +34,7 @@ add_library(takt_serving_edge STATIC
   lifecycle/loader.cc
   lifecycle/manager.cc
   lifecycle/model_storage.cc
+  lifecycle/s3_storage.cc
   lifecycle/version_files.cc
   lifecycle/version_policy.cc
   log.cc
@@ -40,7 +42,7 @@ add_library(takt_serving_edge STATIC
   request_log.cc
   server.cc)
 target_link_libraries(takt_serving_edge PUBLIC takt_serving takt_serving_protos takt_tf_protos
-                      nlohmann_json::nlohmann_json ZLIB::ZLIB simdjson::simdjson)
+                      nlohmann_json::nlohmann_json ZLIB::ZLIB simdjson::simdjson CURL::libcurl)
 
 takt_test(serving_lifecycle_test
           SOURCES lifecycle/manager_test.cc lifecycle/version_files_test.cc
@@ -48,3 +50,7 @@ takt_test(serving_lifecycle_test
           LIBS takt_serving_edge)
 takt_test(serving_edge_test SOURCES api/json_test.cc api/rest_test.cc config/config_test.cc
           LIBS takt_serving_edge)
+
+takt_fuzz(rest_fuzz SOURCES api/rest_fuzz.cc LIBS takt_serving_edge CORPUS tests/fuzz/rest)
+takt_fuzz(serving_files_fuzz SOURCES config/files_fuzz.cc LIBS takt_serving_edge
+          CORPUS tests/fuzz/serving_files)

@@ -45,12 +45,18 @@ void RequestLog::Configure(const std::vector<ModelConfig>& models) {
     (*targets)[model.name] = {model.request_log.filename_prefix, model.request_log.sampling_rate};
   }
   any_ = !targets->empty();
-  targets_.store(std::move(targets));
+  const std::lock_guard lock(targets_mutex_);
+  targets_ = std::move(targets);
+}
+
+std::shared_ptr<const RequestLog::Targets> RequestLog::CurrentTargets() const {
+  const std::lock_guard lock(targets_mutex_);
+  return targets_;
 }
 
 bool RequestLog::Wants(std::string_view model) {
   if (!any_.load(std::memory_order_relaxed)) return false;
-  const std::shared_ptr<const Targets> targets = targets_.load();
+  const std::shared_ptr<const Targets> targets = CurrentTargets();
   const auto it = targets->find(model);
   if (it == targets->end()) return false;
   thread_local std::minstd_rand random(std::random_device{}());
@@ -111,7 +117,7 @@ void RequestLog::Loop() {
 }
 
 absl::Status RequestLog::Write(Entry& entry) {
-  const std::shared_ptr<const Targets> targets = targets_.load();
+  const std::shared_ptr<const Targets> targets = CurrentTargets();
   const auto target = targets->find(entry.model);
   if (target == targets->end()) return absl::NotFoundError("not logged any more");
   std::unique_ptr<File>& file = files_[target->second.prefix];

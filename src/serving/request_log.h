@@ -57,11 +57,13 @@ class RequestLog {
   };
   struct File;
 
+  std::shared_ptr<const Targets> CurrentTargets() const;
   void Queue(Entry entry);
   void Loop();
   absl::Status Write(Entry& entry);
 
-  std::atomic<std::shared_ptr<const Targets>> targets_;
+  mutable std::mutex targets_mutex_;
+  std::shared_ptr<const Targets> targets_;
   std::atomic<bool> any_{false};
   std::atomic<std::uint64_t> written_{0};
   std::atomic<std::uint64_t> dropped_{0};

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -147,10 +148,14 @@ class ServableDirectory {
  public:
   ServableDirectory() : snapshot_(std::make_shared<const ServableSnapshot>()) {}
   std::shared_ptr<const ServableSnapshot> Get() const {
-    return snapshot_.load(std::memory_order_acquire);
+    const std::lock_guard lock(mutex_);
+    return snapshot_;
   }
   void Publish(std::shared_ptr<const ServableSnapshot> next) {
-    snapshot_.store(std::move(next), std::memory_order_release);
+    {
+      const std::lock_guard lock(mutex_);
+      snapshot_.swap(next);
+    }
     generation_.fetch_add(1, std::memory_order_release);
   }
   // Rises with every Publish. What was derived from a snapshot got after reading it holds as long
@@ -158,7 +163,10 @@ class ServableDirectory {
   std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
 
  private:
-  std::atomic<std::shared_ptr<const ServableSnapshot>> snapshot_;
+  // Held for the copy or the exchange of a pointer. std::atomic<std::shared_ptr> is a spin lock
+  // inside, and one whose unlocking the thread sanitizer of this compiler cannot follow.
+  mutable std::mutex mutex_;
+  std::shared_ptr<const ServableSnapshot> snapshot_;
   std::atomic<std::uint64_t> generation_{1};
 };
 

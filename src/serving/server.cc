@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 
@@ -22,6 +23,7 @@
 #include "serving/config/files.h"
 #include "serving/lifecycle/loader.h"
 #include "serving/lifecycle/manager.h"
+#include "serving/lifecycle/s3_storage.h"
 #include "serving/log.h"
 #include "serving/metrics.h"
 #include "serving/request_log.h"
@@ -415,7 +417,9 @@ class Server final : public ModelServer {
   Metrics metrics_;
   RequestLog request_log_;
   Observer observer_{metrics_, request_log_};
-  FileModelStorage storage_;
+  FileModelStorage files_;
+  S3ModelStorage s3_{S3OptionsFromEnvironment([](const char* name) { return std::getenv(name); })};
+  StorageByScheme storage_{"s3://", s3_, files_};
   ServableDirectory directory_;
   std::unique_ptr<ModelManager> manager_;
   std::unique_ptr<ServingContext> context_;

@@ -147,6 +147,18 @@ std::string ServerMetadataJson(const ServingContext& context) {
   return out + "]}";
 }
 
+// Which models are not ready, and why; so that whoever waits knows what for.
+std::string ReadyJson(const ServingContext& context) {
+  std::string out = StrCat("{\"ready\":", context.Ready() ? "true" : "false", ",\"not_ready\":{");
+  for (const auto& [model, why] : context.manager.NotReady()) {
+    if (out.back() != '{') out.push_back(',');
+    AppendJsonString(model, &out);
+    out.push_back(':');
+    AppendJsonString(why, &out);
+  }
+  return out + "}}";
+}
+
 void Infer(const ExchangePtr& exchange, const net::HttpRequest& request, std::string_view model,
            std::string_view version) {
   exchange->api = "predict";
@@ -352,7 +364,9 @@ void HandleV2(const ExchangePtr& exchange, net::HttpRequest request) {
   };
   if (get && is({"v2"})) return exchange->SendBody(200, ServerMetadataJson(context));
   if (get && is({"v2", "health", "live"})) return exchange->SendBody(200, "{\"live\":true}");
-  if (get && is({"v2", "health", "ready"})) return ready(context.Ready());
+  if (get && is({"v2", "health", "ready"})) {
+    return exchange->SendBody(context.Ready() ? 200 : 503, ReadyJson(context));
+  }
   if (post && is({"v2", "repository", "index"})) {
     return exchange->SendBody(200, IndexJson(context));
   }

@@ -36,13 +36,17 @@ class ModelManager::Pool {
   explicit Pool(int threads) {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
   }
-  ~Pool() {
+  ~Pool() { Stop(); }
+  // Waits for the tasks under way; those that are queued are dropped.
+  void Stop() {
     {
       const std::lock_guard lock(mutex_);
       stop_ = true;
     }
     wake_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
+    for (std::thread& thread : threads_) {
+      if (thread.joinable()) thread.join();
+    }
   }
   // For the tasks that begin from now on. Linux keeps niceness per thread.
   void SetNice(int nice) { nice_ = nice; }
@@ -138,8 +142,8 @@ void ModelManager::Stop() {
   }
   changed_.notify_all();
   clock_thread_.join();
-  scan_pool_.reset();
-  load_pool_.reset();
+  scan_pool_->Stop();
+  load_pool_->Stop();
 }
 
 ModelManager::Model* ModelManager::Find(const std::string& name, std::uint64_t generation) {

@@ -190,9 +190,34 @@ absl::Status CheckVariables(const std::string& variables) {
   const std::string index_path = JoinPath(variables, "variables.index");
   if (!Exists(index_path)) return Incomplete(index_path, "missing");
   TAKT_ASSIGN_OR_RETURN(const std::string file, ReadFile(index_path, kMaxIndexBytes));
+  const absl::StatusOr<std::vector<std::uint64_t>> shards = ShardSizesOfIndex(file);
+  if (!shards.ok()) return Incomplete(index_path, ToStd(shards.status().message()));
+  for (std::size_t i = 0; i < shards->size(); ++i) {
+    const std::string shard =
+        JoinPath(variables, absl::StrFormat("variables.data-%05d-of-%05d", i, shards->size()));
+    TAKT_RETURN_IF_ERROR(CheckSize(shard, (*shards)[i]));
+  }
+  return absl::OkStatus();
+}
+
+bool HasVariables(const tensorflow::SavedModel& saved_model) {
+  const auto is_variable = [](const tensorflow::NodeDef& node) {
+    return node.op() == "VarHandleOp" || node.op() == "VariableV2" || node.op() == "Variable";
+  };
+  for (const tensorflow::MetaGraphDef& graph : saved_model.meta_graphs()) {
+    for (const tensorflow::NodeDef& node : graph.graph_def().node()) {
+      if (is_variable(node)) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::uint64_t>> ShardSizesOfIndex(std::string_view file) {
   int shards = 0;
   std::vector<std::uint64_t> ends;
-  const absl::Status read =
+  TAKT_RETURN_IF_ERROR(
       IndexTable(file).ForEach([&](const std::string& key, std::string_view value) -> absl::Status {
         if (key.empty()) {
           tensorflow::BundleHeaderProto header;
@@ -218,30 +243,10 @@ absl::Status CheckVariables(const std::string& variables) {
         end = std::max(end, static_cast<std::uint64_t>(entry.offset()) +
                                 static_cast<std::uint64_t>(entry.size()));
         return absl::OkStatus();
-      });
-  if (!read.ok()) return Incomplete(index_path, ToStd(read.message()));
-  if (shards == 0) return Incomplete(index_path, "has no header");
-  for (int i = 0; i < shards; ++i) {
-    const std::string shard =
-        JoinPath(variables, absl::StrFormat("variables.data-%05d-of-%05d", i, shards));
-    TAKT_RETURN_IF_ERROR(CheckSize(shard, ends[static_cast<std::size_t>(i)]));
-  }
-  return absl::OkStatus();
+      }));
+  if (shards == 0) return absl::FailedPreconditionError("not a whole index: it has no header");
+  return ends;
 }
-
-bool HasVariables(const tensorflow::SavedModel& saved_model) {
-  const auto is_variable = [](const tensorflow::NodeDef& node) {
-    return node.op() == "VarHandleOp" || node.op() == "VariableV2" || node.op() == "Variable";
-  };
-  for (const tensorflow::MetaGraphDef& graph : saved_model.meta_graphs()) {
-    for (const tensorflow::NodeDef& node : graph.graph_def().node()) {
-      if (is_variable(node)) return true;
-    }
-  }
-  return false;
-}
-
-}  // namespace
 
 absl::StatusOr<VersionFingerprint> FingerprintVersion(const std::string& path) {
   if (!IsDirectory(path)) return absl::NotFoundError(StrCat(path, ": no such directory"));

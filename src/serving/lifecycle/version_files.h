@@ -4,7 +4,10 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/status.h"
 
@@ -35,5 +38,9 @@ absl::StatusOr<VersionFingerprint> FingerprintVersion(const std::string& path);
 // FAILED_PRECONDITION says what is missing, expected and got. Reads the index and the graph, not
 // the shards' content: a flipped byte in a shard shows when it is loaded.
 absl::Status CheckVersionComplete(const std::string& path);
+
+// The shards that a variables.index (its whole content) names, each with the bytes that it must
+// have. FAILED_PRECONDITION for anything that is not a whole index.
+absl::StatusOr<std::vector<std::uint64_t>> ShardSizesOfIndex(std::string_view file);
 
 }  // namespace takt::serving

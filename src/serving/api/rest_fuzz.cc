@@ -1,0 +1,89 @@
+// Bodies of /v1 predict, classify and /v2 infer. No input may crash a reader, and where the quick
+// reader of predict bodies answers it must answer what the exact one does.
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <string_view>
+
+#include "serving/api/json.h"
+#include "serving/api/rest_codec.h"
+#include "serving/api/rest_fast.h"
+#include "serving/api/v2_codec.h"
+
+namespace takt::serving {
+namespace {
+
+bool Same(const Tensor& a, const Tensor& b) {
+  if (a.dtype() != b.dtype() || a.dims() != b.dims() || a.bytes() != b.bytes()) return false;
+  if (a.dtype() == DataType::kString) return a.strings() == b.strings();
+  return a.bytes() == 0 || std::memcmp(a.data(), b.data(), a.bytes()) == 0;
+}
+
+TensorInfo Info(const char* alias, DataType dtype) {
+  TensorInfo info;
+  info.alias = alias;
+  info.dtype = dtype;
+  return info;
+}
+
+void Compare(std::string body, const std::vector<TensorInfo>& inputs) {
+  const std::string text = body;
+  const auto fast = ReadPredictFast(
+      &body, [&](std::string_view) -> const std::vector<TensorInfo>* { return &inputs; });
+  const auto document = JsonDocument::Parse(text);
+  if (!document.ok()) {
+    if (fast.has_value()) std::abort();
+    return;
+  }
+  static_cast<void>(JsonText(document->root()));
+  const auto name = RestSignatureName(*document);
+  const auto exact = RestPredictInputs(*document, inputs, "");
+  if (!fast.has_value()) return;
+  if (!name.ok() || *name != fast->signature_name || !exact.ok() ||
+      exact->format != fast->inputs.format) {
+    std::abort();
+  }
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (!Same(exact->tensors[i], fast->inputs.tensors[i])) std::abort();
+  }
+}
+
+}  // namespace
+}  // namespace takt::serving
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace takt::serving;  // NOLINT(google-build-using-namespace)
+  if (size == 0) return 0;
+  const std::string body(reinterpret_cast<const char*>(data) + 1, size - 1);
+  switch (data[0] % 8) {
+    case 0:
+      Compare(body, {Info("x", DataType::kFloat)});
+      break;
+    case 1:
+      Compare(body, {Info("x", DataType::kDouble)});
+      break;
+    case 2:
+      Compare(body, {Info("x", DataType::kInt8)});
+      break;
+    case 3:
+      Compare(body, {Info("x", DataType::kString)});
+      break;
+    case 4:
+      Compare(body, {Info("a", DataType::kFloat), Info("b", DataType::kInt64)});
+      break;
+    case 5:
+      Compare(body, {Info("x", DataType::kBool)});
+      break;
+    case 6: {
+      const auto document = JsonDocument::Parse(body);
+      if (document.ok()) static_cast<void>(RestExamples(*document));
+      break;
+    }
+    default:
+      static_cast<void>(V2RequestFromHttp(body, std::nullopt));
+      static_cast<void>(V2RequestFromHttp(body, body.size() / 2));
+      break;
+  }
+  return 0;
+}
