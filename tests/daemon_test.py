@@ -31,6 +31,16 @@ SHORT = """services:
     image: takt/host
     command: ["sh", "-c", "echo waiting; while [ ! -e {flag} ]; do sleep 0.02; done; echo done; exit 7"]
 """
+# Exports version 1 anew each time it runs.
+TRAINER = """services:
+  main:
+    image: takt/host
+    command: ["sh", "-c", "mkdir -p /made/1; echo graph > /made/1/saved_model.pb"]
+    volumes: ["made:/made"]
+    labels: {takt.model: digits=/made}
+volumes:
+  made: {}
+"""
 
 
 def wait_for(condition, what):
@@ -296,6 +306,26 @@ class DaemonTest(unittest.TestCase):
             self.assertIn(word, answer["message"])
         self.assertEqual(daemon.get("/apps")["apps"], [])
         self.assertEqual(daemon.call("GET", "/apps/a")[0], 404)
+
+    def test_a_run_is_known_with_the_version_that_it_made(self):
+        first = self.start()
+        status, answer = first.call("POST", "/apps", {"name": "train", "template": TRAINER,
+                                                      "create_volumes": True})
+        self.assertEqual(status, 201, answer)
+        runs = wait_for(lambda: [run for run in first.get("/apps/train/runs")["runs"]
+                                 if run["state"] == "completed"], "the run to complete")
+        self.assertEqual((runs[0]["number"], runs[0]["exit_code"]), (1, 0))
+        self.assertEqual([(v["number"], v["complete"]) for v in runs[0]["model"]["versions"]],
+                         [(1, True)])
+        self.assertEqual(first.call("PUT", "/runs/train/1", {"note": "kept"})[0], 200)
+        first.kill()
+        second = self.start()
+        second.call("POST", "/apps/train/start", {})
+        wait_for(lambda: [(run["number"], run["state"], run["note"])
+                          for run in second.get("/runs?app=train")["runs"]]
+                 == [(2, "completed", ""), (1, "completed", "kept")], "the second run")
+        versions = second.get("/models")["models"][0]["versions"]
+        self.assertEqual([version["run"] for version in versions], [{"app": "train", "number": 2}])
 
 
 if __name__ == "__main__":

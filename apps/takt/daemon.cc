@@ -14,6 +14,7 @@
 #include "api/api.h"
 #include "api/errors.h"
 #include "api/operate.h"
+#include "api/runs.h"
 #include "api/workers.h"
 #include "base/clock.h"
 #include "base/fs.h"
@@ -179,7 +180,10 @@ absl::Status RunDaemon(const DaemonOptions& options) {
   api::LiveSearches live(observer->logs(), kKeepAlive);
   api::AddLogSearchRoutes(api->router(), observer->logs(), live, workers);
   api::AddMetricRoutes(api->router(), observer->metrics(), workers);
-  api::AddLearningRoutes(api->router(), observer->learning(), workers);
+  api::AddLearningRoutes(api->router(), observer->learning(), observer->runs(), workers);
+  api::AddRunRoutes(api->router(), observer->runs(), observer->learning(), *line, *volumes,
+                    workers);
+  api->SetMetrics([&observer] { return operate::Exposition(*observer); });
   runtime->SetLogListener([&api, &observer](const std::string& instance) {
     api->OnLog(instance);
     observer->OnLogGrew(instance);

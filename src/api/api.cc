@@ -19,6 +19,7 @@
 namespace takt::api {
 namespace {
 
+constexpr std::string_view kMetricsPath = "/metrics";
 constexpr std::int64_t kDefaultRevisions = 100;
 constexpr std::int64_t kDefaultEvents = 200;
 constexpr std::int64_t kDefaultLogLines = 1000;
@@ -68,6 +69,13 @@ struct ConfigurationBody {
   }
 };
 
+net::HttpResponse MethodRefused() {
+  net::HttpResponse response = ErrorResponse(
+      WithHttpStatus(absl::InvalidArgumentError("the methods here are GET, HEAD"), 405));
+  response.headers.emplace_back("Allow", "GET, HEAD");
+  return response;
+}
+
 class ApiImpl final : public Api {
  public:
   ApiImpl(ApiOptions options, line::Line& line, runtime::Runtime& runtime,
@@ -99,6 +107,7 @@ class ApiImpl final : public Api {
   }
 
   Router& router() override { return router_; }
+  void SetMetrics(std::function<std::string()> metrics) override { metrics_ = std::move(metrics); }
   void OnLog(const std::string& instance) override { logs_.OnLog(instance); }
   void Broadcast(std::string_view event, std::string_view data) override {
     changes_.Broadcast(event, data);
@@ -156,6 +165,7 @@ class ApiImpl final : public Api {
   const std::chrono::steady_clock::time_point started_steady_;
   const std::shared_ptr<Ears> ears_ = std::make_shared<Ears>();
   Router router_;
+  std::function<std::string()> metrics_;
   ChangeStream changes_;
   LogStream logs_;
 };
@@ -173,6 +183,20 @@ void ApiImpl::Handle(const net::HttpRequest& request,
                      const std::shared_ptr<net::HttpResponder>& responder) {
   const bool api = request.path == kApiPrefix ||
                    absl::StartsWith(request.path, absl::StrCat(ToAbsl(kApiPrefix), "/"));
+  if (metrics_ && request.path == kMetricsPath) {
+    const absl::Status admitted = Admit(request);
+    net::HttpResponse response;
+    if (!admitted.ok()) {
+      response = ErrorResponse(admitted);
+    } else if (request.method != "GET" && request.method != "HEAD") {
+      response = MethodRefused();
+    } else {
+      response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+      response.body = metrics_();
+    }
+    responder->Send(std::move(response));
+    return;
+  }
   if (!api) {
     // The files hold nothing secret; a page of ours can only be had under a name of ours.
     const absl::Status host =
@@ -196,10 +220,7 @@ void ApiImpl::ServeFile(const net::HttpRequest& request,
                         const std::shared_ptr<net::HttpResponder>& responder) const {
   net::HttpResponse response;
   if (request.method != "GET" && request.method != "HEAD") {
-    response = ErrorResponse(
-        WithHttpStatus(absl::InvalidArgumentError("the methods here are GET, HEAD"), 405));
-    response.headers.emplace_back("Allow", "GET, HEAD");
-    responder->Send(std::move(response));
+    responder->Send(MethodRefused());
     return;
   }
   const auto find = [this](std::string_view path) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -53,6 +54,9 @@ class Api {
                                      const Clock& clock);
   virtual ~Api() = default;  // ends the streams
 
+  // What GET /metrics (no part of /api/v1) answers, in Prometheus' text format; before the first
+  // Handle. Whoever may use the API may ask.
+  virtual void SetMetrics(std::function<std::string()> metrics) = 0;
   // For routes of other rooms; before the first Handle.
   virtual Router& router() = 0;
   // The handler for HttpServer.

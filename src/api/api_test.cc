@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <filesystem>
 #include <thread>
 
 #include <poll.h>
@@ -18,8 +19,10 @@
 #include "api/fakes_for_test.h"
 #include "api/logs.h"
 #include "api/operate.h"
+#include "api/runs.h"
 #include "api/streams.h"
 #include "base/fs.h"
+#include "learning/event_for_test.h"
 #include "net/http_client.h"
 #include "net/tcp.h"
 #include "nlohmann/json.hpp"
@@ -148,10 +151,13 @@ class ApiTest : public ::testing::Test {
     live_ = std::make_unique<LiveSearches>(*log_store_, milliseconds(50));
     AddLogSearchRoutes(api_->router(), *log_store_, *live_, *workers_);
     AddMetricRoutes(api_->router(), *metric_store_, *workers_);
-    AddLearningRoutes(api_->router(), *learning_store_, *workers_);
     alerts_ =
         std::make_unique<operate::Alerts>(*metric_store_, clock_, [](const auto&, const auto&) {});
     AddAlertRoutes(api_->router(), *alerts_, clock_);
+    runs_ = operate::Runs::Open(dir_.path() + "/runs.db").value();
+    AddLearningRoutes(api_->router(), *learning_store_, *runs_, *workers_);
+    AddRunRoutes(api_->router(), *runs_, *learning_store_, line_, *volumes_, *workers_);
+    api_->SetMetrics([] { return "takt_apps 1\n"; });
     net::HttpServerOptions server;
     server.max_body_bytes = kMaxRequestBytes;
     server.error_response = ErrorResponseForHttp;
@@ -279,6 +285,7 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<metrics::MetricStore> metric_store_;
   std::unique_ptr<learning::LearningStore> learning_store_;
   std::unique_ptr<operate::Alerts> alerts_;
+  std::unique_ptr<operate::Runs> runs_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<LiveSearches> live_;
   std::unique_ptr<net::HttpServer> server_;
@@ -998,6 +1005,186 @@ TEST_F(ApiTest, RefusesStreamsBeyondTheLimit) {
   EXPECT_EQ(answer.body["code"], "RESOURCE_EXHAUSTED");
   stop = true;
   for (std::thread& each : threads) each.join();
+}
+
+// ---- Runs and models ----
+
+class RunsApiTest : public ApiTest {
+ protected:
+  void SetUp() override {
+    ApiTest::SetUp();
+    ASSERT_TRUE(volumes_->Create("models", "local", {}).ok());
+    directory_ = volumes_->Resolve("models", "digits").value();
+    ASSERT_EQ(CreateApp("mnist").status, 201);
+    ASSERT_EQ(CreateApp("server").status, 201);
+    line::ServiceView trainer = Service("training", "/models/digits");
+    runtime::InstanceStatus& instance = trainer.instances[0];
+    instance.created = instance.started = clock_.Now();
+    instance.cpu_seconds = 12.5;
+    line_.SetService("mnist", trainer);
+    line_.SetService("server", Service("serving", "--model_base_path=/models/digits"));
+    Observe();
+  }
+  static line::ServiceView Service(const std::string& role, const std::string& argument) {
+    line::ServiceView service;
+    service.spec.name = "main";
+    service.role = role;
+    service.spec.command = std::vector<std::string>{"program", argument};
+    templates::Mount mount;
+    mount.source = "models";
+    mount.target = "/models";
+    service.spec.mounts.push_back(mount);
+    runtime::InstanceStatus& instance = service.instances.emplace_back();
+    instance.id = role + "-1";
+    instance.revision = 1;
+    instance.state = runtime::InstanceState::kRunning;
+    return service;
+  }
+  void Observe() {
+    ASSERT_TRUE(runs_->Observe(line_.Get("mnist").value(), *volumes_, clock_.Now()).ok());
+  }
+  // The run ends well after a minute, having exported version 2.
+  void End() {
+    ASSERT_TRUE(MakeDirs(directory_ + "/2").ok());
+    ASSERT_TRUE(WriteFileWhole(directory_ + "/2/saved_model.pb", "graph").ok());
+    std::error_code error;
+    std::filesystem::last_write_time(directory_ + "/2/saved_model.pb",
+                                     std::chrono::file_clock::from_sys(clock_.Now() + seconds(30)),
+                                     error);
+    ASSERT_FALSE(error) << error.message();
+    clock_.Advance(seconds(60));
+    line::ServiceView trainer = line_.Get("mnist")->services[0];
+    trainer.instances[0].state = runtime::InstanceState::kExited;
+    trainer.instances[0].exit_code = 0;
+    trainer.instances[0].finished = clock_.Now();
+    line_.SetService("mnist", trainer);
+    Observe();
+  }
+  void WriteEvents() {
+    const double start = std::chrono::duration<double>(clock_.Now().time_since_epoch()).count();
+    std::string file;
+    for (int step = 1; step <= 3; ++step) {
+      learning::AppendScalarEvent(start + step, step, "loss", step == 2 ? 0.25F : 0.5F, file);
+      learning::AppendScalarEvent(start + step, step, "accuracy", step == 2 ? 0.75F : 0.5F, file);
+      learning::AppendScalarEvent(start + step, step, "rate", 2, file);
+    }
+    ASSERT_TRUE(MakeDirs(dir_.path() + "/events").ok());
+    ASSERT_TRUE(WriteFileWhole(dir_.path() + "/events/events.out.tfevents.1.host", file).ok());
+    ASSERT_TRUE(learning_store_->Scan({"mnist", "main", dir_.path() + "/events"}).ok());
+  }
+
+  std::string directory_;
+};
+
+TEST_F(RunsApiTest, ARunShowsWhatItWasGivenWhatItReachedAndWhatItMade) {
+  json run = Get("/runs/mnist/1").body;
+  EXPECT_EQ(run["state"], "running");
+  EXPECT_EQ(run["ended"], nullptr);
+  EXPECT_EQ(run["values"], json({{"A", "1"}}));
+  WriteEvents();
+  End();
+  run = Get("/runs/mnist/1").body;
+  EXPECT_EQ(run["state"], "completed");
+  EXPECT_EQ(run["started"], "2026-01-01T00:00:00.000Z");
+  EXPECT_EQ(run["ended"], "2026-01-01T00:01:00.000Z");
+  EXPECT_EQ(run["exit_code"], 0);
+  EXPECT_EQ(run["cpu_seconds"], 12.5);
+  std::map<std::string, json> metrics;
+  for (const json& each : run["metrics"]) metrics[each["tag"]] = each;
+  ASSERT_EQ(metrics.size(), 3u);
+  EXPECT_EQ(metrics["loss"]["last"], 0.5);
+  EXPECT_EQ(metrics["loss"]["best"], 0.25);
+  EXPECT_EQ(metrics["loss"]["best_is"], "lowest");
+  EXPECT_EQ(metrics["accuracy"]["best"], 0.75);
+  EXPECT_EQ(metrics["accuracy"]["best_is"], "highest");
+  EXPECT_EQ(metrics["rate"]["last"], 2);
+  EXPECT_EQ(metrics["rate"]["best"], nullptr);
+  const json& model = run["model"];
+  EXPECT_EQ(model["name"], "digits");
+  EXPECT_EQ(model["volume"], "models");
+  ASSERT_EQ(model["versions"].size(), 1u);
+  EXPECT_EQ(model["versions"][0]["number"], 2);
+  EXPECT_EQ(model["versions"][0]["serves"], true);
+  EXPECT_EQ(model["loaded_by"],
+            json::array({{{"app", "server"}, {"service", "main"}, {"live", true}}}));
+}
+
+TEST_F(RunsApiTest, AVersionLeadsToItsRunAndToWhoLoadsIt) {
+  End();
+  ASSERT_TRUE(MakeDirs(directory_ + "/1").ok());  // nobody's, and not whole
+  for (const char* app : {"", "?app=mnist", "?app=server"}) {
+    const json models = Get(StrCat("/models", app)).body["models"];
+    ASSERT_EQ(models.size(), 1u) << app;
+    EXPECT_EQ(models[0]["made_by"], json::array({"mnist"}));
+    EXPECT_EQ(models[0]["loaded_by"][0]["app"], "server");
+    ASSERT_EQ(models[0]["versions"].size(), 2u);
+    EXPECT_EQ(models[0]["versions"][0]["number"], 2);
+    EXPECT_EQ(models[0]["versions"][0]["serves"], true);
+    EXPECT_EQ(models[0]["versions"][0]["run"], json({{"app", "mnist"}, {"number", 1}}));
+    EXPECT_EQ(models[0]["versions"][1]["complete"], false);
+    EXPECT_EQ(models[0]["versions"][1]["serves"], false);
+    EXPECT_EQ(models[0]["versions"][1]["run"], nullptr);
+  }
+  EXPECT_THAT(Get("/models?app=other").body["models"], IsEmpty());
+  // Version 2 is gone, and with it what the run serves.
+  ASSERT_TRUE(RemoveAll(directory_ + "/2").ok());
+  const json version = Get("/runs/mnist/1").body["model"]["versions"][0];
+  EXPECT_EQ(version["exists"], false);
+  EXPECT_EQ(version["serves"], false);
+}
+
+TEST_F(RunsApiTest, ListsRunsAndKeepsNotes) {
+  EXPECT_EQ(Get("/runs").body["runs"].size(), 1u);
+  EXPECT_EQ(Get("/runs?app=mnist&limit=1").body["runs"].size(), 1u);
+  EXPECT_THAT(Get("/runs?app=other").body["runs"], IsEmpty());
+  EXPECT_EQ(Get("/apps/mnist/runs").body["runs"].size(), 1u);
+  EXPECT_EQ(Get("/apps/nothing/runs").status, 404);
+  EXPECT_EQ(Get(StrCat("/runs?limit=", kMaxListedRuns + 1)).status, 400);
+  const Answer put = Call("PUT", "/runs/mnist/1", R"({"note": "good", "tags": ["b", "a"]})");
+  EXPECT_EQ(put.status, 200);
+  EXPECT_EQ(put.body["tags"], json({"a", "b"}));
+  Call("PUT", "/runs/mnist/1", R"({"tags": []})");
+  EXPECT_EQ(Get("/runs/mnist/1").body["note"], "good");
+  EXPECT_THAT(Get("/runs/mnist/1").body["tags"], IsEmpty());
+  for (const auto& [target, body, status] : std::vector<std::tuple<std::string, std::string, int>>{
+           {"/runs/mnist/2", "{}", 404},
+           {"/runs/mnist/0", "{}", 400},
+           {"/runs/mnist/x", "{}", 400},
+           {"/runs/mnist/1", R"({"tags": "a"})", 400},
+           {"/runs/mnist/1", R"({"tags": [1]})", 400},
+           {"/runs/mnist/1", R"({"notes": "a"})", 400}}) {
+    EXPECT_EQ(Call("PUT", target, body).status, status) << target << " " << body;
+  }
+  EXPECT_EQ(Get("/runs/mnist/2").status, 404);
+}
+
+TEST_F(RunsApiTest, CurvesCanBeAskedOfOneRun) {
+  WriteEvents();
+  End();
+  EXPECT_EQ(Get("/apps/mnist/learning?run=1").body["series"].size(), 3u);
+  const json curve = Get("/apps/mnist/learning/curve?service=main&tag=loss&run=1").body;
+  EXPECT_EQ(curve["values"], json({0.5, 0.25, 0.5}));
+  EXPECT_EQ(Get("/apps/mnist/learning?run=2").status, 404);
+  const Answer both = Get("/apps/mnist/learning?run=1&from=2026-01-01T00:00:00Z");
+  EXPECT_EQ(both.status, 400);
+  EXPECT_THAT(both.body["message"].get<std::string>(), HasSubstr("got both"));
+}
+
+TEST_F(ApiTest, MetricsAreForWhoeverMayUseTheApi) {
+  net::HttpCall call;
+  call.target = "/metrics";
+  auto reply = net::HttpClient(ClientOptions()).Call(call).value();
+  EXPECT_EQ(reply.status, 200);
+  EXPECT_EQ(reply.body, "takt_apps 1\n");
+  EXPECT_THAT(reply.Header("content-type"), HasSubstr("text/plain; version=0.0.4"));
+  call.method = "POST";
+  EXPECT_EQ(net::HttpClient(ClientOptions()).Call(call).value().status, 405);
+  Stop();
+  Start("0123456789abcdef0123");
+  call.method = "GET";
+  EXPECT_EQ(net::HttpClient(ClientOptions()).Call(call).value().status, 401);
+  call.headers = {{"Authorization", "Bearer 0123456789abcdef0123"}};
+  EXPECT_EQ(net::HttpClient(ClientOptions()).Call(call).value().status, 200);
 }
 
 }  // namespace

@@ -181,6 +181,11 @@ class ScriptedLine final : public line::Line {
     }
     return out;
   }
+  absl::Status AddEvent(const std::string& app, const std::string& kind, const std::string& message,
+                        const std::string&) override {
+    Record(app, kind, message);
+    return absl::OkStatus();
+  }
   std::vector<std::string> UsersOfVolume(const std::string& volume) override {
     return volume == "used" ? std::vector<std::string>{"a", "b"} : std::vector<std::string>{};
   }
@@ -202,6 +207,14 @@ class ScriptedLine final : public line::Line {
       events_.push_back(event);
     }
     for (const auto& listener : listeners_) listener(app);
+  }
+  // Replaces the app's only service.
+  void SetService(const std::string& name, line::ServiceView service) {
+    {
+      const std::lock_guard lock(mutex_);
+      apps_.at(name).services = {std::move(service)};
+    }
+    for (const auto& listener : listeners_) listener(name);
   }
   // Gives the app's only service an instance.
   void AddInstance(const std::string& name, runtime::InstanceStatus instance) {

@@ -110,6 +110,19 @@ void ObjectReader::Read(std::string_view name, std::map<std::string, std::string
   }
 }
 
+void ObjectReader::Read(std::string_view name, std::vector<std::string>* out) {
+  const json* value = Find(name);
+  if (value == nullptr) return;
+  if (!value->is_array()) return Fail(PathOf(name), "an array of strings", *value);
+  out->clear();
+  for (const json& each : *value) {
+    if (!each.is_string()) {
+      return Fail(StrCat(PathOf(name), "[", out->size(), "]"), "a string", each);
+    }
+    out->push_back(each.get_ref<const std::string&>());
+  }
+}
+
 void ObjectReader::ReadEach(
     std::string_view name,
     const std::function<absl::Status(const std::string& key, ObjectReader reader)>& read) {

@@ -29,6 +29,7 @@ class ObjectReader {
   void Read(std::string_view name, bool* out);
   void Read(std::string_view name, int* out);
   void Read(std::string_view name, std::map<std::string, std::string>* out);
+  void Read(std::string_view name, std::vector<std::string>* out);
   // The object of objects `name`: `read` gets each with its key.
   void ReadEach(
       std::string_view name,

@@ -365,8 +365,17 @@ Result NewestMetrics(metrics::MetricStore& store, Call& call) {
 
 // ---- Learning ----
 
-absl::StatusOr<learning::Window> QueryWindow(const Call& call) {
+// What from and to say, or the run that run=N names.
+absl::StatusOr<learning::Window> QueryWindow(const Call& call, operate::Runs& runs) {
   learning::Window window;
+  if (call.HasQuery("run")) {
+    if (call.HasQuery("from") || call.HasQuery("to")) {
+      return absl::InvalidArgumentError("query parameters: expected run, or from and to, got both");
+    }
+    TAKT_ASSIGN_OR_RETURN(const std::int64_t number, call.QueryInt("run", 0, 1, INT32_MAX));
+    TAKT_ASSIGN_OR_RETURN(const operate::Run run, runs.Get(call.path(0), static_cast<int>(number)));
+    return run.window();
+  }
   if (call.HasQuery("from")) {
     TAKT_ASSIGN_OR_RETURN(const std::int64_t from_us, QueryTimeUs(call, "from", 0));
     window.from = static_cast<double>(from_us) / 1e6;
@@ -378,17 +387,9 @@ absl::StatusOr<learning::Window> QueryWindow(const Call& call) {
   return window;
 }
 
-// JSON has no NaN: what is not finite is written as a text.
-void WriteNumber(JsonWriter& w, double value) {
-  if (std::isfinite(value)) {
-    w.Value(value);
-  } else {
-    w.Value(std::isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity");
-  }
-}
-
-Result ListLearning(learning::LearningStore& store, Workers& workers, Call& call) {
-  TAKT_ASSIGN_OR_RETURN(const learning::Window window, QueryWindow(call));
+Result ListLearning(learning::LearningStore& store, operate::Runs& runs, Workers& workers,
+                    Call& call) {
+  TAKT_ASSIGN_OR_RETURN(const learning::Window window, QueryWindow(call, runs));
   return workers.Answer(call, [&store, window, app = call.path(0)]() -> Result {
     TAKT_ASSIGN_OR_RETURN(const auto list, store.List(app, window));
     TAKT_ASSIGN_OR_RETURN(const auto parameters, store.Hyperparameters(app, window));
@@ -404,7 +405,7 @@ Result ListLearning(learning::LearningStore& store, Workers& workers, Call& call
           .Field("kind", learning::KindName(s.kind))
           .Field("count", s.count)
           .Field("last_step", s.last_step)
-          .Field("last_time", Rfc3339FromUs(static_cast<std::int64_t>(s.last_wall_time * 1e6)));
+          .Field("last_time", Rfc3339FromSeconds(s.last_wall_time));
       w.Key("last_value");
       if (s.kind == learning::Kind::kScalar) {
         WriteNumber(w, s.last_value);
@@ -424,8 +425,8 @@ Result ListLearning(learning::LearningStore& store, Workers& workers, Call& call
   });
 }
 
-Result GetCurve(learning::LearningStore& store, Workers& workers, Call& call) {
-  TAKT_ASSIGN_OR_RETURN(const learning::Window window, QueryWindow(call));
+Result GetCurve(learning::LearningStore& store, operate::Runs& runs, Workers& workers, Call& call) {
+  TAKT_ASSIGN_OR_RETURN(const learning::Window window, QueryWindow(call, runs));
   TAKT_ASSIGN_OR_RETURN(const std::int64_t points,
                         call.QueryInt("points", static_cast<std::int64_t>(kMaxCurvePoints), 4,
                                       static_cast<std::int64_t>(kMaxCurvePoints)));
@@ -474,6 +475,18 @@ Result GetCurve(learning::LearningStore& store, Workers& workers, Call& call) {
 }
 
 }  // namespace
+
+std::string Rfc3339FromSeconds(double seconds) {
+  return Rfc3339FromUs(std::llround(seconds * 1e6));
+}
+
+void WriteNumber(JsonWriter& w, double value) {
+  if (std::isfinite(value)) {
+    w.Value(value);
+  } else {
+    w.Value(std::isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity");
+  }
+}
 
 LiveSearches::LiveSearches(logs::LogStore& store, std::chrono::milliseconds keep_alive)
     : store_(store), keep_alive_(keep_alive), thread_([this] { Run(); }) {}
@@ -554,13 +567,14 @@ void AddMetricRoutes(Router& router, metrics::MetricStore& store, Workers& worke
              [&](Call& call) { return QueryMetrics(store, workers, call); });
 }
 
-void AddLearningRoutes(Router& router, learning::LearningStore& store, Workers& workers) {
-  router.Add("GET", "/apps/{name}/learning", {"from", "to"},
-             [&](Call& call) { return ListLearning(store, workers, call); });
-  router.Add(
-      "GET", "/apps/{name}/learning/curve",
-      {"service", "writer", "tag", "from", "to", "from_step", "to_step", "points", "smoothing"},
-      [&](Call& call) { return GetCurve(store, workers, call); });
+void AddLearningRoutes(Router& router, learning::LearningStore& store, operate::Runs& runs,
+                       Workers& workers) {
+  router.Add("GET", "/apps/{name}/learning", {"from", "to", "run"},
+             [&](Call& call) { return ListLearning(store, runs, workers, call); });
+  router.Add("GET", "/apps/{name}/learning/curve",
+             {"service", "writer", "tag", "from", "to", "run", "from_step", "to_step", "points",
+              "smoothing"},
+             [&](Call& call) { return GetCurve(store, runs, workers, call); });
 }
 
 }  // namespace takt::api

@@ -9,11 +9,13 @@
 #include <thread>
 #include <vector>
 
+#include "api/json_writer.h"
 #include "api/router.h"
 #include "api/workers.h"
 #include "learning/store.h"
 #include "logs/store.h"
 #include "metrics/store.h"
+#include "operate/runs.h"
 
 namespace takt::api {
 
@@ -51,6 +53,12 @@ class LiveSearches {
 void AddLogSearchRoutes(Router& router, logs::LogStore& store, LiveSearches& live,
                         Workers& workers);
 void AddMetricRoutes(Router& router, metrics::MetricStore& store, Workers& workers);
-void AddLearningRoutes(Router& router, learning::LearningStore& store, Workers& workers);
+// `runs` tells the time window that run=N means.
+void AddLearningRoutes(Router& router, learning::LearningStore& store, operate::Runs& runs,
+                       Workers& workers);
+
+std::string Rfc3339FromSeconds(double seconds);  // since the epoch
+// JSON has no NaN: what is not finite is written as a text.
+void WriteNumber(JsonWriter& w, double value);
 
 }  // namespace takt::api

@@ -102,4 +102,30 @@ std::string GuessLoss(const std::vector<std::string>& names) {
   return best == nullptr ? "" : *best;
 }
 
+Better BetterOf(const std::string& tag) {
+  const std::string lower = absl::AsciiStrToLower(tag) + "/";
+  const auto has = [&](std::initializer_list<const char*> words) {
+    return std::any_of(words.begin(), words.end(),
+                       [&](const char* word) { return absl::StrContains(lower, word); });
+  };
+  if (has({"loss", "error", "cost", "entropy", "perplexity", "divergence"})) return Better::kLower;
+  if (has({"accuracy", "precision", "recall", "score", "reward"})) return Better::kHigher;
+  // The short ones only as whole words: "acc" is in "accumulated".
+  std::string word;
+  for (const char c : lower) {
+    if (absl::ascii_isalnum(static_cast<unsigned char>(c))) {
+      word += c;
+      continue;
+    }
+    for (const char* each : {"mae", "mse", "rmse", "wer", "cer", "ppl", "nll"}) {
+      if (word == each) return Better::kLower;
+    }
+    for (const char* each : {"acc", "auc", "f1", "bleu", "iou", "map", "psnr", "ssim"}) {
+      if (word == each) return Better::kHigher;
+    }
+    word.clear();
+  }
+  return Better::kUnknown;
+}
+
 }  // namespace takt::learning

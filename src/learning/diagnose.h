@@ -42,4 +42,8 @@ std::vector<Finding> Diagnose(const RunSnapshot& run, const DiagnoseOptions& opt
 // "" when none looks like one.
 std::string GuessLoss(const std::vector<std::string>& names);
 
+// Which way a scalar is better, by its name: losses and errors low, accuracies and scores high.
+enum class Better { kUnknown, kLower, kHigher };
+Better BetterOf(const std::string& tag);
+
 }  // namespace takt::learning

@@ -74,5 +74,18 @@ TEST(GuessLoss, PrefersTheTrainingLoss) {
   EXPECT_EQ(GuessLoss({"accuracy", "lr"}), "");
 }
 
+TEST(BetterOf, GoesByTheName) {
+  for (const char* low : {"loss", "train/Loss", "cross_entropy_1", "val_mae", "eval/top5_error",
+                          "accuracy_loss", "rmse"}) {
+    EXPECT_EQ(BetterOf(low), Better::kLower) << low;
+  }
+  for (const char* high : {"accuracy", "epoch_acc", "val/AUC", "f1", "mean_reward"}) {
+    EXPECT_EQ(BetterOf(high), Better::kHigher) << high;
+  }
+  for (const char* neither : {"", "learning_rate", "accumulated_steps", "epoch", "bitmap/size"}) {
+    EXPECT_EQ(BetterOf(neither), Better::kUnknown) << neither;
+  }
+}
+
 }  // namespace
 }  // namespace takt::learning

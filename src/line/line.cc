@@ -327,6 +327,16 @@ class LineImpl final : public Line {
     return events.ok() ? *std::move(events) : std::vector<Event>();
   }
 
+  absl::Status AddEvent(const std::string& app, const std::string& kind, const std::string& message,
+                        const std::string& level) override {
+    std::lock_guard lock(mutex_);
+    if (!app.empty() && !apps_.contains(app)) return NoSuchApp(app);
+    TAKT_RETURN_IF_ERROR(store_->AddEvent(MakeEvent(app, kind, message, level)));
+    platform_event_ = true;  // the loop tells the listeners
+    waker_->Wake();
+    return absl::OkStatus();
+  }
+
   std::vector<std::string> UsersOfVolume(const std::string& volume) override {
     std::lock_guard lock(mutex_);
     std::vector<std::string> users;

@@ -212,6 +212,9 @@ class Line {
   // Events after `after_id`, oldest first, at most `limit`; app "" = all.
   virtual std::vector<Event> Events(const std::string& app, std::int64_t after_id,
                                     std::size_t limit) = 0;
+  // Adds what somebody else saw of an app ("" = the platform). NOT_FOUND for an unknown app.
+  virtual absl::Status AddEvent(const std::string& app, const std::string& kind,
+                                const std::string& message, const std::string& level) = 0;
   // Names of apps that use a volume.
   virtual std::vector<std::string> UsersOfVolume(const std::string& volume) = 0;
   // Adds a sentence to the state of a service that the line itself cannot know (the model

@@ -7,6 +7,7 @@
 
 #include "absl/strings/numbers.h"
 #include "base/fs.h"
+#include "metrics/process.h"
 #include "metrics/prometheus.h"
 #include "net/http_client.h"
 
@@ -30,6 +31,11 @@ auto OpenOrSetAside(const std::string& path, const Clock& clock, Open open) -> d
   std::fprintf(stderr, "takt: warning: %s; it is kept as %s and a new one is begun\n",
                std::string(store.status().message()).c_str(), aside.c_str());
   return open();
+}
+
+void Warn(const absl::Status& status) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "takt: warning: %s\n", std::string(status.message()).c_str());
 }
 
 bool IsLive(const runtime::InstanceStatus& instance) {
@@ -59,6 +65,8 @@ absl::StatusOr<std::unique_ptr<Observer>> Observer::Open(const std::string& data
   TAKT_ASSIGN_OR_RETURN(self->learning_, OpenOrSetAside(path("learning.db"), clock, [&] {
                           return learning::LearningStore::Open(path("learning.db"));
                         }));
+  TAKT_ASSIGN_OR_RETURN(self->runs_, OpenOrSetAside(path("runs.db"), clock,
+                                                    [&] { return Runs::Open(path("runs.db")); }));
   self->collector_ = std::make_unique<logs::Collector>(
       runtime, *self->logs_,
       [observer = self.get()](const std::string& app, const std::string& service) {
@@ -68,6 +76,10 @@ absl::StatusOr<std::unique_ptr<Observer>> Observer::Open(const std::string& data
   for (const line::App& app : line.List()) {
     self->changed_.insert(app.name);
     self->known_.insert(app.name);
+  }
+  TAKT_ASSIGN_OR_RETURN(const std::vector<Run> running, self->runs_->Running());
+  for (const Run& run : running) {  // the last daemon died between the app's end and ours
+    if (!self->known_.contains(run.app)) Warn(self->runs_->Removed(run.app, clock.Now()));
   }
   self->ears_->observer = self.get();
   line.AddListener([ears = self->ears_](const std::string& app) {
@@ -182,6 +194,18 @@ std::vector<metrics::Figure> Observer::Figures() {
     figures.push_back(
         {"takt_apps", {{"state", state}}, metrics::Type::kGauge, static_cast<double>(count)});
   }
+  const auto runs = runs_->Running();
+  if (runs.ok()) {
+    int alerts = 0;
+    for (const Run& run : *runs) {
+      alerts += static_cast<int>(
+          std::count_if(run.findings.begin(), run.findings.end(),
+                        [](const learning::Finding& finding) { return finding.alert; }));
+    }
+    figures.push_back(
+        {"takt_runs_running", {}, metrics::Type::kGauge, static_cast<double>(runs->size())});
+    figures.push_back({"takt_run_alerts", {}, metrics::Type::kGauge, static_cast<double>(alerts)});
+  }
   const auto stats = logs_->Stats();
   if (stats.ok()) {
     figures.push_back(
@@ -230,9 +254,13 @@ void Observer::ReadLearning(const std::string& name) {
       was_there = known_.erase(name) != 0;
     }
     // Logs stay until their days are over: they tell why it went. Curves belong to the app.
-    if (was_there && absl::IsNotFound(app.status())) learning_->RemoveApp(name).IgnoreError();
+    if (was_there && absl::IsNotFound(app.status())) {
+      learning_->RemoveApp(name).IgnoreError();
+      Warn(runs_->Removed(name, clock_.Now()));
+    }
     return;
   }
+  Warn(Annotate(runs_->Observe(*app, volumes_, clock_.Now()), StrCat("runs of ", name)));
   for (const line::ServiceView& service : app->services) {
     if (service.role != "training") continue;
     const Mounts mounts = MountsOf(service);
@@ -262,8 +290,35 @@ void Observer::ReadLearning(const std::string& name) {
   if (running) changed_.insert(name);  // look again: it goes on writing
 }
 
+void Observer::Diagnose() {
+  const auto running = runs_->Running();
+  if (!running.ok()) return Warn(running.status());
+  const double now = std::chrono::duration<double>(clock_.Now().time_since_epoch()).count();
+  doctor_.Keep(*running);
+  for (const Run& run : *running) {
+    const auto app = line_.Get(run.app);
+    if (!app.ok()) continue;
+    bool expects_events = false;
+    for (const line::ServiceView& service : app->services) {
+      if (service.spec.name == run.service) expects_events = !service.spec.learning.empty();
+    }
+    const auto findings = doctor_.Examine(run, expects_events, *learning_, now);
+    if (!findings.ok()) {
+      Warn(findings.status());
+      continue;
+    }
+    const auto fresh = runs_->SetFindings(run.app, run.number, *findings);
+    if (!fresh.ok()) continue;  // the run has just gone
+    for (const learning::Finding& finding : *fresh) {
+      Warn(line_.AddEvent(run.app, "learning", StrCat("run ", run.number, ": ", finding.message),
+                          finding.alert ? "warning" : "info"));
+    }
+  }
+}
+
 void Observer::SampleLoop() {
   auto next_sample = clock_.Steady(), next_learning = next_sample;
+  auto next_diagnosis = next_sample + kDiagnoseInterval;
   do {
     const auto now = clock_.Steady();
     if (now >= next_sample) {
@@ -279,10 +334,11 @@ void Observer::SampleLoop() {
       for (const std::string& app : apps) ReadLearning(app);
       next_learning = now + kLearningInterval;
     }
-    const absl::Status tended = metrics_->Tend();
-    if (!tended.ok()) {
-      std::fprintf(stderr, "takt: warning: %s\n", std::string(tended.message()).c_str());
+    if (now >= next_diagnosis) {
+      Diagnose();
+      next_diagnosis = now + kDiagnoseInterval;
     }
+    Warn(metrics_->Tend());
   } while (
       WaitUntil(std::min({next_sample, next_learning, clock_.Steady() + std::chrono::seconds(1)})));
 }
@@ -369,6 +425,16 @@ void Observer::ScrapeLoop() {
     }
     not_before.swap(waiting);
   }
+}
+
+std::string Exposition(Observer& observer) {
+  std::vector<metrics::Figure> figures = observer.Figures();
+  std::vector<metrics::Figure> own = metrics::ReadProcess();
+  std::move(own.begin(), own.end(), std::back_inserter(figures));
+  // The format wants the figures of one name together.
+  std::stable_sort(figures.begin(), figures.end(),
+                   [](const auto& a, const auto& b) { return a.name < b.name; });
+  return metrics::WriteExposition(figures);
 }
 
 }  // namespace takt::operate

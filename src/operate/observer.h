@@ -24,7 +24,9 @@
 #include "logs/store.h"
 #include "metrics/node.h"
 #include "metrics/store.h"
+#include "operate/doctor.h"
 #include "operate/paths.h"
+#include "operate/runs.h"
 #include "runtime/runtime.h"
 #include "storage/volumes.h"
 
@@ -32,13 +34,14 @@ namespace takt::operate {
 
 inline constexpr std::chrono::seconds kSampleInterval{5};
 inline constexpr std::chrono::seconds kLearningInterval{2};  // of an app that is running
+inline constexpr std::chrono::seconds kDiagnoseInterval{10};
 inline constexpr std::chrono::milliseconds kScrapeTimeout{2000};
 inline constexpr std::chrono::seconds kScrapeRetry{30};  // after a target that did not answer
 
 class Observer {
  public:
-  // Opens logs.db, metrics.db and learning.db in `data_dir`; one that is damaged is set aside under
-  // a name that says so, and begun anew. Everything given must outlive it.
+  // Opens logs.db, metrics.db, learning.db and runs.db in `data_dir`; one that is damaged is set
+  // aside under a name that says so, and begun anew. Everything given must outlive it.
   static absl::StatusOr<std::unique_ptr<Observer>> Open(const std::string& data_dir,
                                                         line::Line& line, runtime::Runtime& runtime,
                                                         storage::VolumeStore& volumes,
@@ -50,6 +53,7 @@ class Observer {
   logs::LogStore& logs() { return *logs_; }
   metrics::MetricStore& metrics() { return *metrics_; }
   learning::LearningStore& learning() { return *learning_; }
+  Runs& runs() { return *runs_; }
 
   // Everything that is sampled, now: what /metrics answers.
   std::vector<metrics::Figure> Figures();
@@ -73,6 +77,7 @@ class Observer {
   void SampleLoop();
   void Sample();
   void ReadLearning(const std::string& app);
+  void Diagnose();
   void ScrapeLoop();
   std::vector<Target> Targets();
   void Scrape(const Target& target);
@@ -88,7 +93,9 @@ class Observer {
   std::unique_ptr<logs::LogStore> logs_;
   std::unique_ptr<metrics::MetricStore> metrics_;
   std::unique_ptr<learning::LearningStore> learning_;
+  std::unique_ptr<Runs> runs_;
   std::unique_ptr<logs::Collector> collector_;
+  Doctor doctor_;  // the sampling thread's
 
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -98,5 +105,8 @@ class Observer {
   std::atomic<std::uint64_t> scrapes_failed_{0};
   std::thread sampler_, scraper_;
 };
+
+// What GET /metrics answers: the observer's figures and this process's own.
+std::string Exposition(Observer& observer);
 
 }  // namespace takt::operate
