@@ -112,7 +112,7 @@ absl::StatusOr<ControlGroups::Group> ControlGroups::Make(const std::string& id, 
   group.directories = Directories(id);
   for (const std::string& directory : group.directories) {
     if (mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST) {
-      const absl::Status status = ErrnoStatus(errno, StrCat("control group ", directory));
+      absl::Status status = ErrnoStatus(errno, StrCat("control group ", directory));
       Remove(id);
       return status;
     }
@@ -120,7 +120,7 @@ absl::StatusOr<ControlGroups::Group> ControlGroups::Make(const std::string& id, 
   const auto limit = [&](const std::string& base, const char* file, const std::string& value) {
     const std::string path = JoinPath(JoinPath(base, id), file);
     if (Write(path, value)) return absl::OkStatus();
-    const absl::Status status = ErrnoStatus(errno, StrCat("writing ", value, " to ", path));
+    absl::Status status = ErrnoStatus(errno, StrCat("writing ", value, " to ", path));
     Remove(id);
     return status;
   };

@@ -173,6 +173,7 @@ std::string ToLaunchFile(const shim::Launch& launch) {
 // Starts a program with /dev/null as its streams, but for `error_fd`. Pid or error.
 absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& words, int error_fd) {
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
   posix_spawn_file_actions_t actions;
@@ -448,7 +449,7 @@ absl::Status Processes::Check(const ServiceSpec& spec, const std::vector<PortMap
 absl::Status Processes::Save(const ServiceRecord& record) {
   const std::string file = ServiceFile(record.spec.app, record.spec.service);
   TAKT_RETURN_IF_ERROR(MakeDirs(file.substr(0, file.rfind('/')), 0700));
-  const absl::Status written = WriteFileAtomic(file, ServiceToJson(record), 0600);
+  absl::Status written = WriteFileAtomic(file, ServiceToJson(record), 0600);
   if (written.ok()) {
     unlink((file + kStoppedSuffix).c_str());
   } else if (record.removed) {
@@ -691,7 +692,8 @@ absl::Status Processes::Restore() {
       if (!record.ok()) return Annotate(record.status(), path);
       if (Exists(path + kStoppedSuffix)) record->stopped = true;
       apps_[app].try_emplace(record->spec.service);
-      services[{app, record->spec.service}].record = *std::move(record);
+      const std::string service = record->spec.service;
+      services[{app, service}].record = *std::move(record);
     }
   }
   TAKT_ASSIGN_OR_RETURN(const auto ids, ListDir(JoinPath(options_.data_dir, "instances")));

@@ -228,7 +228,7 @@ const ImageProgram* FindProgram(const Image& image, const std::string& argument)
   return nullptr;
 }
 
-ImageCatalogue::ImageCatalogue(std::string prefix, std::string data_dir)
+ImageCatalogue::ImageCatalogue(std::string prefix, const std::string& data_dir)
     : prefix_(std::move(prefix)), user_file_(JoinPath(data_dir, "images.json")) {
   sources_[0].path = user_file_;
   sources_[1].path = JoinPath(prefix_, "share/takt/images.json");

@@ -44,7 +44,7 @@ inline constexpr std::size_t kMaxCatalogueBytes = 1 << 20;
 class ImageCatalogue {
  public:
   // `prefix`: relative paths of entries start here.
-  ImageCatalogue(std::string prefix, std::string data_dir);
+  ImageCatalogue(std::string prefix, const std::string& data_dir);
 
   // NOT_FOUND with how to add it; FAILED_PRECONDITION when a file of it is missing or a catalogue
   // file is wrong, with where.

@@ -58,7 +58,7 @@ class File {
   bool Read(std::uint64_t at, char* to, std::size_t size) {
     // A window keeps system calls few.
     if (at < window_at_ || at + size > window_at_ + window_.size()) {
-      window_.resize(std::max<std::size_t>(size, 128 * 1024));
+      window_.resize(std::max<std::size_t>(size, 131'072));
       const ssize_t n = pread(fd_, window_.data(), window_.size(), static_cast<off_t>(at));
       window_.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
       window_at_ = at;

@@ -203,6 +203,7 @@ void Prober::BeginCommand(Check& check) {
   }
   words.insert(words.end(), check.probe.command.begin(), check.probe.command.end());
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   int fds[2];

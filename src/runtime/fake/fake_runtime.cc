@@ -327,6 +327,7 @@ std::vector<std::string> FakeRuntime::Live(const std::string& app, const std::st
     }
   }
   std::vector<std::string> result;
+  result.reserve(ids.size());
   for (auto& [replica, id] : ids) result.push_back(id);
   return result;
 }

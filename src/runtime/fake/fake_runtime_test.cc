@@ -7,7 +7,6 @@ namespace takt::runtime {
 namespace {
 
 using std::chrono::milliseconds;
-using testing::ElementsAre;
 using testing::HasSubstr;
 
 class FakeHarness final : public ConformanceHarness {

@@ -13,7 +13,7 @@
 namespace takt::runtime::shim {
 namespace {
 
-constexpr std::size_t kBufferBytes = 64 * 1024;  // waiting for a slow end; then reading pauses
+constexpr std::size_t kBufferBytes = 65'536;  // waiting for a slow end; then reading pauses
 
 bool Address(const std::string& ip, int port, sockaddr_storage& address, socklen_t& size) {
   std::memset(&address, 0, sizeof(address));

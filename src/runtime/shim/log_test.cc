@@ -17,7 +17,6 @@ namespace takt::runtime {
 namespace {
 
 using testing::ElementsAre;
-using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
 
@@ -129,7 +128,7 @@ TEST_F(LogTest, LinesKeepStreamAndTime) {
 }
 
 TEST_F(LogTest, TheOldestGoWhenTheLimitIsReachedAndCursorsStayGood) {
-  constexpr std::uint64_t kMax = 8 * 4096;
+  constexpr std::uint64_t kMax = 32'768;
   shim::LogWriter log(fd_, kMax);
   for (int n = 0; n < 5000; ++n) Append(log, "line number " + std::to_string(n) + "\n");
   log.Finish(++time_);
@@ -179,7 +178,7 @@ TEST_F(LogTest, ATornFrameHidesNothingElse) {
 }
 
 TEST_F(LogTest, DamagedSegmentsNeitherCrashNorLoop) {
-  shim::LogWriter log(fd_, 8 * 4096);
+  shim::LogWriter log(fd_, 32'768);
   for (int n = 0; n < 500; ++n) Append(log, "line " + std::to_string(n) + "\n");
   log.Finish(++time_);
   std::mt19937 random(7);

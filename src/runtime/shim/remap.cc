@@ -229,7 +229,8 @@ bool Remapper::Handle(int listener) {
   sockaddr_storage address{};
   const std::size_t size = std::min<std::size_t>(call.data.args[2], sizeof(address));
   iovec here{&address, size};
-  iovec there{reinterpret_cast<void*>(call.data.args[1]), size};
+  iovec there{nullptr, size};  // a pointer of the other process
+  std::memcpy(&there.iov_base, &call.data.args[1], sizeof(there.iov_base));
   const bool known = size >= sizeof(sa_family_t) &&
                      process_vm_readv(static_cast<pid_t>(call.pid), &here, 1, &there, 1, 0) ==
                          static_cast<ssize_t>(size);

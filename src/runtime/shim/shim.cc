@@ -54,7 +54,7 @@ std::string ReadSmall(const char* path) {
   const int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return text;
   char buffer[4096];
-  for (ssize_t n; text.size() < 64 * 1024 && (n = read(fd, buffer, sizeof(buffer))) > 0;) {
+  for (ssize_t n; text.size() < 65'536 && (n = read(fd, buffer, sizeof(buffer))) > 0;) {
     text.append(buffer, static_cast<std::size_t>(n));
   }
   close(fd);
@@ -254,17 +254,14 @@ void Shim::WriteExit(const std::string& failure) {
   getrusage(RUSAGE_CHILDREN, &usage);
   const long long cpu_us = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1'000'000ll +
                            usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
-  char text[kExitFileBytes];
-  std::memset(text, ' ', sizeof(text));
   std::string line = "ended " + std::to_string(code) + " " + std::to_string(signal) + " " +
                      std::to_string(oom) + " " + std::to_string(NowNs()) + " " +
                      std::to_string(cpu_us) + " " +
                      (failure.empty() ? "" : "could not be started: " + failure);
-  line.resize(std::min(line.size(), sizeof(text) - 1));
   std::replace(line.begin(), line.end(), '\n', ' ');
-  std::memcpy(text, line.data(), line.size());
-  text[sizeof(text) - 1] = '\n';
-  [[maybe_unused]] const ssize_t n = pwrite(exit_fd_, text, sizeof(text), 0);
+  line.resize(kExitFileBytes - 1, ' ');
+  line.push_back('\n');
+  [[maybe_unused]] const ssize_t n = pwrite(exit_fd_, line.data(), line.size(), 0);
   fdatasync(exit_fd_);
 }
 
