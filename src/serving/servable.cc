@@ -19,40 +19,6 @@ int Find(const std::vector<TensorInfo>& infos, std::string_view alias) {
   return static_cast<int>(found - infos.begin());
 }
 
-// The inputs of a RunRequest.
-class TensorSource final : public BatchSource {
- public:
-  explicit TensorSource(const std::vector<Tensor>& tensors) : tensors_(tensors) {}
-  DataType dtype(std::size_t input) const override { return tensors_[input].dtype(); }
-  std::span<const std::int64_t> dims(std::size_t input) const override {
-    return tensors_[input].dims();
-  }
-  void Fill(std::size_t input, void* out) const override {
-    if (tensors_[input].bytes() > 0) {
-      std::memcpy(out, tensors_[input].data(), tensors_[input].bytes());
-    }
-  }
-  void FillStrings(std::size_t input, std::string* out) const override {
-    std::copy(tensors_[input].strings().begin(), tensors_[input].strings().end(), out);
-  }
-
- private:
-  const std::vector<Tensor>& tensors_;
-};
-
-// Hands a batched answer to the RunDone of its entry.
-class DoneClient final : public BatchClient {
- public:
-  void OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) override {
-    if (entry.first < 0) return entry.done(outputs);
-    std::vector<Tensor> mine;
-    for (const Tensor& output : outputs) mine.push_back(output.Slice(entry.first, entry.rows));
-    entry.done(std::move(mine));
-  }
-  void OnError(BatchEntry& entry, const absl::Status& status) override { entry.done(status); }
-};
-DoneClient done_client;  // no state
-
 std::size_t BucketOf(std::int64_t rows) {
   return static_cast<std::size_t>(std::bit_width(static_cast<std::uint64_t>(rows)) - 1);
 }
@@ -204,7 +170,7 @@ void Servable::Run(RunRequest request, RunDone done) {
   const Signature& signature = *request.signature;
   if (signature.queue_ != nullptr) {
     BatchEntry entry;
-    entry.client = &done_client;
+    entry.client = &DoneClient::Instance();
     entry.done = std::move(done);
     entry.signature = &signature;
     entry.deadline = request.deadline;

@@ -47,6 +47,29 @@ bool IsByRows(const Signature& signature) {
 // ---- Batch
 // ---------------------------------------------------------------------------------------
 
+void TensorSource::Fill(std::size_t input, void* out) const {
+  if (tensors_[input].bytes() > 0)
+    std::memcpy(out, tensors_[input].data(), tensors_[input].bytes());
+}
+
+void TensorSource::FillStrings(std::size_t input, std::string* out) const {
+  std::copy(tensors_[input].strings().begin(), tensors_[input].strings().end(), out);
+}
+
+DoneClient& DoneClient::Instance() {
+  static DoneClient instance;  // no state
+  return instance;
+}
+
+void DoneClient::OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) {
+  if (entry.first < 0) return entry.done(outputs);
+  std::vector<Tensor> mine;
+  for (const Tensor& output : outputs) mine.push_back(output.Slice(entry.first, entry.rows));
+  entry.done(std::move(mine));
+}
+
+void DoneClient::OnError(BatchEntry& entry, const absl::Status& status) { entry.done(status); }
+
 absl::StatusOr<std::unique_ptr<Batch>> Batch::Open(const BatchSource& source, std::size_t inputs,
                                                    std::int64_t capacity) {
   auto batch = std::make_unique<Batch>();
@@ -243,6 +266,7 @@ class AutomaticQueue final : public BatchQueue {
     if (loop == nullptr || !by_rows_.load(std::memory_order_relaxed)) return Joined::kRunAlone;
     const std::int64_t rows = RowsToShare(signature_, source);
     if (rows == 0) return Joined::kRunAlone;
+    if (entry.call && IsBetterInPlace(*entry.call, rows)) return Joined::kRunAlone;
     Lane* lane = LaneOf(loop);
     if (lane == nullptr) return Joined::kRunAlone;
     if (queued_.load(std::memory_order_relaxed) >= kMaxQueuedRequests) {
@@ -365,6 +389,16 @@ class AutomaticQueue final : public BatchQueue {
                                   std::min({by_bytes, options_.max_batch_size,
                                             signature_.cost().MostRows(options_.latency_target)}));
   }
+  // Large inputs are run where they were received; in a batch they would be copied once more. That
+  // pays only where a run takes much longer than the copy.
+  bool IsBetterInPlace(const net::GrpcCall& call, std::int64_t rows) const {
+    constexpr std::size_t kLargeBytes = 256 << 10;
+    constexpr std::int64_t kCopiedBytesPerNanosecond = 4;
+    if (call.request_bytes() < kLargeBytes || !call.body_is_shared()) return false;
+    const auto copy_ns =
+        static_cast<std::int64_t>(call.request_bytes()) / kCopiedBytesPerNanosecond;
+    return signature_.cost().Estimate(rows).count() < 4 * copy_ns;
+  }
   bool RunsElsewhere(std::int64_t rows) const {
     return workers_ != nullptr && signature_.cost().Estimate(rows) > RunCost::kLong;
   }
@@ -406,7 +440,7 @@ class ParameterQueue final : public BatchQueue {
                                                " is larger than maximum input batch size ",
                                                options_.max_batch_size));
     }
-    if (rows > run_rows_) return Joined::kRunAlone;  // its caller splits it
+    if (rows > run_rows_) return JoinInParts(servable, source, rows, entry);
     std::unique_lock lock(mutex_);
     Batch* batch = nullptr;
     for (auto& open : waiting_) {
@@ -444,6 +478,77 @@ class ParameterQueue final : public BatchQueue {
   std::int64_t queued() const override { return queued_; }
 
  private:
+  // One request in several batches; answered when its last part is.
+  struct Parts {
+    std::mutex mutex;
+    BatchEntry entry;
+    std::vector<Tensor> inputs;
+    std::vector<absl::StatusOr<std::vector<Tensor>>> outputs;
+    std::size_t left = 0;
+  };
+  absl::StatusOr<Joined> JoinInParts(Servable& servable, const BatchSource& source,
+                                     std::int64_t rows, BatchEntry& entry) {
+    auto parts = std::make_shared<Parts>();
+    for (std::size_t i = 0; i < signature_.inputs().size(); ++i) {
+      const std::span<const std::int64_t> dims = source.dims(i);
+      TAKT_ASSIGN_OR_RETURN(Tensor input,
+                            Tensor::Allocate(source.dtype(i), Dims(dims.begin(), dims.end())));
+      if (input.dtype() == DataType::kString) {
+        source.FillStrings(i, input.mutable_strings().data());
+      } else {
+        source.Fill(i, input.mutable_data());
+      }
+      parts->inputs.push_back(std::move(input));
+    }
+    const auto count = static_cast<std::size_t>((rows + run_rows_ - 1) / run_rows_);
+    parts->entry = std::move(entry);
+    parts->outputs.resize(count);
+    parts->left = count;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::int64_t first = static_cast<std::int64_t>(i) * run_rows_;
+      std::vector<Tensor> slices;
+      for (const Tensor& input : parts->inputs) {
+        slices.push_back(input.Slice(first, std::min(run_rows_, rows - first)));
+      }
+      BatchEntry part;
+      part.client = &DoneClient::Instance();
+      part.signature = &signature_;
+      part.deadline = parts->entry.deadline;
+      part.begin = parts->entry.begin;
+      part.done = [parts, i](absl::StatusOr<std::vector<Tensor>> outputs) {
+        PartDone(*parts, i, std::move(outputs));
+      };
+      auto joined = Join(servable, TensorSource(slices), part);
+      if (!joined.ok()) PartDone(*parts, i, joined.status());
+      // Cannot be batched after all: the outputs of an earlier part have shown it.
+      if (joined.ok() && *joined == Joined::kRunAlone) {
+        PartDone(*parts, i, servable.RunNow(signature_, slices, {}, slices[0].dims()[0]));
+      }
+    }
+    return Joined::kYes;
+  }
+  static void PartDone(Parts& parts, std::size_t i, absl::StatusOr<std::vector<Tensor>> outputs) {
+    {
+      std::lock_guard lock(parts.mutex);
+      parts.outputs[i] = std::move(outputs);
+      if (--parts.left > 0) return;
+    }
+    BatchEntry& entry = parts.entry;
+    entry.first = -1;
+    std::vector<Tensor> whole;
+    for (const auto& part : parts.outputs) {
+      if (!part.ok()) return entry.client->OnError(entry, part.status());
+    }
+    for (std::size_t output = 0; output < parts.outputs[0]->size(); ++output) {
+      std::vector<Tensor> pieces;
+      for (const auto& part : parts.outputs) pieces.push_back((*part)[output]);
+      absl::StatusOr<Tensor> joined = Tensor::Concat(pieces);
+      if (!joined.ok()) return entry.client->OnError(entry, joined.status());
+      whole.push_back(*std::move(joined));
+    }
+    entry.client->OnOutputs(entry, whole);
+  }
+
   std::int64_t PaddedRows(std::int64_t rows) const {
     auto size = std::lower_bound(options_.allowed_batch_sizes.begin(),
                                  options_.allowed_batch_sizes.end(), rows);

@@ -72,6 +72,29 @@ struct BatchEntry {
   }
 };
 
+// The inputs of a RunRequest.
+class TensorSource final : public BatchSource {
+ public:
+  explicit TensorSource(const std::vector<Tensor>& tensors) : tensors_(tensors) {}
+  DataType dtype(std::size_t input) const override { return tensors_[input].dtype(); }
+  std::span<const std::int64_t> dims(std::size_t input) const override {
+    return tensors_[input].dims();
+  }
+  void Fill(std::size_t input, void* out) const override;
+  void FillStrings(std::size_t input, std::string* out) const override;
+
+ private:
+  const std::vector<Tensor>& tensors_;
+};
+
+// Hands an answer to `done` of its entry.
+class DoneClient final : public BatchClient {
+ public:
+  static DoneClient& Instance();
+  void OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) override;
+  void OnError(BatchEntry& entry, const absl::Status& status) override;
+};
+
 class BatchQueue {
  public:
   enum class Joined { kYes, kRunAlone };

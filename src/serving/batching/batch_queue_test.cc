@@ -345,6 +345,29 @@ TEST_F(BatchingTest, ParametersAFullQueueAndATooLargeRequestAreRefused) {
                 "Task size 3 is larger than maximum input batch size 2"}));
 }
 
+TEST_F(BatchingTest, ParametersALargeRequestRunsInPartsWhereThatIsAllowed) {
+  BatchingOptions options;
+  options.max_batch_size = 10;
+  options.enable_large_batch_splitting = true;
+  options.max_execution_batch_size = 4;
+  Make(options);
+  Tensor large = Floats({9, 2}, 0);
+  for (int i = 0; i < 18; ++i) static_cast<float*>(large.mutable_data())[i] = static_cast<float>(i);
+  Send({{{large}, "", {}}, {{Floats({11, 2}, 1)}, "", {}}});
+  std::unique_lock lock(mutex_);
+  ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [&] {
+    return answers_[0].has_value() && answers_[1].has_value();
+  }));
+  ASSERT_TRUE(answers_[0]->ok()) << answers_[0]->status();
+  const Tensor& y = (**answers_[0])[0];
+  EXPECT_EQ(y.dims(), (Dims{9, 2}));
+  for (int i = 0; i < 18; ++i) EXPECT_EQ(y.as<float>()[i], static_cast<float>(2 * i));
+  for (std::int64_t rows : runs_) EXPECT_LE(rows, 4);
+  EXPECT_EQ(answers_[1]->status().message(),
+            "Task size 11 is larger than maximum input batch size 10");
+  answers_.clear();
+}
+
 TEST(BatchingOptions, AreChecked) {
   struct Case {
     std::function<void(BatchingOptions&)> change;

@@ -1,6 +1,8 @@
 #include "serving/engine/tensor.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 
 namespace takt::serving {
@@ -129,6 +131,39 @@ Tensor Tensor::Slice(std::int64_t begin, std::int64_t count) const {
   slice.data_ = static_cast<const char*>(data_) + begin * row_bytes;
   slice.bytes_ = static_cast<std::size_t>(count) * row_bytes;
   return slice;
+}
+
+absl::StatusOr<Tensor> Tensor::Concat(std::span<const Tensor> pieces) {
+  if (pieces.empty()) return absl::InvalidArgumentError("no tensors to put together");
+  const Tensor& first = pieces[0];
+  Dims dims = first.dims();
+  std::int64_t rows = 0;
+  for (const Tensor& piece : pieces) {
+    const bool alike = piece.rank() > 0 && piece.dtype() == first.dtype() &&
+                       std::equal(piece.dims().begin() + 1, piece.dims().end(),
+                                  first.dims().begin() + 1, first.dims().end());
+    if (!alike) {
+      return absl::InvalidArgumentError(
+          StrCat("tensors of ", DataTypeName(first.dtype()), " ", ShapeText(first.dims()), " and ",
+                 DataTypeName(piece.dtype()), " ", ShapeText(piece.dims()),
+                 " do not go together by rows"));
+    }
+    rows += piece.dims()[0];
+  }
+  dims[0] = rows;
+  TAKT_ASSIGN_OR_RETURN(Tensor whole, Allocate(first.dtype(), std::move(dims)));
+  std::size_t at = 0;
+  for (const Tensor& piece : pieces) {
+    if (first.dtype() == DataType::kString) {
+      std::copy(piece.strings().begin(), piece.strings().end(),
+                whole.mutable_strings().begin() + static_cast<std::ptrdiff_t>(at));
+      at += piece.strings().size();
+    } else if (piece.bytes() > 0) {
+      std::memcpy(static_cast<char*>(whole.mutable_data()) + at, piece.data(), piece.bytes());
+      at += piece.bytes();
+    }
+  }
+  return whole;
 }
 
 }  // namespace takt::serving

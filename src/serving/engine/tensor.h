@@ -87,6 +87,9 @@ class Tensor {
 
   // Rows [begin, begin + count) of dimension 0; numbers share the bytes, strings are copied.
   Tensor Slice(std::int64_t begin, std::int64_t count) const;
+  // The rows of all of them, one after the other. INVALID_ARGUMENT when types or shapes of rows
+  // differ, or there is none, or one is a scalar.
+  static absl::StatusOr<Tensor> Concat(std::span<const Tensor> pieces);
 
  private:
   DataType dtype_ = DataType::kInvalid;
