@@ -380,6 +380,7 @@ absl::Status Processes::Open() {
   groups_ = ControlGroups::Detect();
   machine_ = DescribeMachine();
   machine_.shim = options_.shim;
+  machine_.prefix = options_.prefix;
   machine_.memory_groups = groups_.memory();
   machine_.private_mounts = true;
   capabilities_.name = "embedded";

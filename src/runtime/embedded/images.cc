@@ -161,10 +161,19 @@ class EntryReader {
   const std::string& prefix_;
 };
 
+// Changes whenever the file does: a clock tick may hold two writes, so the size and the file's
+// number count too.
 std::int64_t Stamp(const std::string& path) {
   struct stat info {};
   if (stat(path.c_str(), &info) != 0) return 0;
-  return info.st_mtim.tv_sec * 1'000'000'000ll + info.st_mtim.tv_nsec + 1;
+  std::uint64_t stamp = 1;
+  for (const auto part :
+       {static_cast<std::uint64_t>(info.st_mtim.tv_sec),
+        static_cast<std::uint64_t>(info.st_mtim.tv_nsec), static_cast<std::uint64_t>(info.st_size),
+        static_cast<std::uint64_t>(info.st_ino)}) {
+    stamp = (stamp ^ part) * 0x100000001b3u;
+  }
+  return static_cast<std::int64_t>(stamp | 1);
 }
 
 }  // namespace

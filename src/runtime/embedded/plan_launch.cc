@@ -254,10 +254,14 @@ class Planner {
 
   // Makes a file of the host visible at its own path where the tree would not have it.
   void Show(const std::string& file) {
-    for (const std::string& path : {file, RealPath(file)}) {
-      const std::string directory = Dirname(path);
-      if (tree_.root == "/" && !Hidden(directory)) continue;
-      if (directory.empty()) continue;
+    std::vector<std::string> directories = {Dirname(file), Dirname(RealPath(file))};
+    // Takt's own programs find data and Python beside themselves: all of the installation shows.
+    if (Below(file, machine_.prefix)) {
+      directories.push_back(machine_.prefix);
+      directories.push_back(RealPath(JoinPath(machine_.prefix, "lib/takt/venv")));
+    }
+    for (const std::string& directory : directories) {
+      if (directory.empty() || (tree_.root == "/" && !Hidden(directory))) continue;
       tree_.placements.try_emplace(
           directory, Placement{.kind = Placement::Kind::kReadOnlyBind, .source = directory});
     }

@@ -15,6 +15,7 @@
 namespace takt::runtime {
 
 struct Machine {
+  std::string prefix;          // where Takt is installed: bin/, lib/, share/ below it
   bool private_mounts = true;  // bubblewrap works
   bool root = true;            // effective uid 0
   bool memory_groups = true;   // control groups limit memory
