@@ -268,7 +268,7 @@ const tests = [
     page.on("dialog", (dialog) => { asked++; void dialog.dismiss(); });
     await page.getByRole("link", { name: "Volumes" }).click();
     await until("it was asked", () => asked === 1);
-    assert.match(page.url(), /mnist-train\/change$/);
+    await until("the page is still there", () => /mnist-train\/change$/.test(page.url()));
     assert.equal(await page.locator("#parameter-VERSION").inputValue(), "9");
     page.removeAllListeners("dialog");
     page.on("dialog", (dialog) => void dialog.accept());
