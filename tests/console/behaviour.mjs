@@ -176,6 +176,61 @@ const tests = [
     await until("warnings and errors", async () => (await page.locator(".line").count()) === 2);
   }),
 
+  scenario("logs are searched, narrowed by a field, looked at with what was around, and the address says it all", {}, async (page, daemon) => {
+    await go(page, daemon, "logs");
+    await page.locator(".line").first().waitFor();
+    await page.getByRole("searchbox").fill("valueerror");
+    await page.getByRole("searchbox").press("Enter");
+    await until("one matches", async () => (await page.locator(".line").count()) === 1);
+    assert.match(page.url(), /logs\?.*q=valueerror/);
+    await page.locator(".line").click();
+    await page.locator(".near", { hasText: "Traceback" }).waitFor();
+    await page.locator(".detail .linkish", { hasText: "mnist-train-wide" }).first().click();
+    await until("the question is narrower", () => /app%3Dmnist-train-wide/.test(page.url()));
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.getByLabel("Saved searches").waitFor();
+    const address = page.url();
+    await go(page, daemon, "");
+    await page.goto(address);
+    assert.equal(await page.getByRole("searchbox").inputValue(), "valueerror app=mnist-train-wide");
+  }),
+
+  scenario("a chart is dragged and every chart of the page moves with it", {}, async (page, daemon) => {
+    await go(page, daemon, "apps/mnist-train/timeline");
+    await page.locator(".u-over").nth(5).waitFor();
+    const box = await page.locator(".u-over").nth(1).boundingBox();
+    await page.mouse.move(box.x + box.width * 0.3, box.y + 20);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width * 0.6, box.y + 25, { steps: 5 });
+    await page.mouse.up();
+    await until("the span is in the address", () => /from=\d+&to=\d+/.test(page.url()));
+    const [from, to] = [/from=(\d+)/, /to=(\d+)/].map((r) => Number(r.exec(page.url())[1]));
+    assert.ok(to - from < 30 * 60_000, String(to - from));
+    await until("the others were asked about it", () => daemon.calls.some((c) => c.path === "/metrics/query" && Math.abs(Date.parse(c.query.from) - from) < 1000));
+    const now = await page.locator(".u-over").nth(1).boundingBox();
+    await page.mouse.move(now.x + now.width * 0.5, now.y + 40);
+    await until("all of them read the same moment", async () => {
+      const times = await page.locator("figure .num.xs").allInnerTexts();
+      return times.length === 6 && times[0] !== "" && times.every((time) => time === times[0]);
+    });
+  }),
+
+  scenario("runs are chosen, overlaid and compared", {}, async (page, daemon) => {
+    await go(page, daemon, "learning?runs=-");
+    await page.getByRole("checkbox", { name: "Show mnist-train/2" }).check();
+    await page.locator(".u-over").first().waitFor();
+    await page.getByRole("checkbox", { name: "Show mnist-train/1" }).check();
+    await page.getByRole("row", { name: "VERSION 1 2" }).waitFor();
+    await until("both runs are in the legend", async () => {
+      const legend = await page.locator("figure").first().innerText();
+      return legend.includes("mnist-train/1 train") && legend.includes("mnist-train/2 validation");
+    });
+    assert.match(page.url(), /runs=mnist-train%2F2%2Cmnist-train%2F1/);
+    await page.getByLabel("X axis").selectOption("relative");
+    await page.getByRole("button", { name: "Log scale" }).click();
+    await until("it is in the address", () => /x=relative/.test(page.url()) && /log=1/.test(page.url()));
+  }),
+
   scenario("a hundred thousand lines are a few dozen elements; the oldest beyond that are said to be gone", {}, async (page, daemon) => {
     await go(page, daemon, "apps/mnist-client/logs");
     await page.locator(".line").first().waitFor();

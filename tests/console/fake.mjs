@@ -100,6 +100,48 @@ export function mnist() {
   };
 }
 
+// Waves for whatever is asked about; names of the labels that the real metrics have.
+function metric(query) {
+  const name = query.get("name");
+  const from = Date.parse(query.get("from"));
+  const to = Date.parse(query.get("to"));
+  const step = Math.max(1000, Math.round((to - from) / 300));
+  const count = Math.floor((to - from) / step);
+  const wave = (base, k) => Array.from({ length: count }, (_, i) => (i < count / 10 ? null : base * (1 + 0.4 * Math.sin(i / 17 + k) + 0.05 * Math.sin(i * 1.7))));
+  const app = /app=([^,]+)/.exec(query.get("match") ?? "")?.[1] ?? "mnist-serving";
+  const rows = {
+    takt_node_cpu_seconds_total: [[{ mode: "user" }, 0.8], [{ mode: "system" }, 0.2], [{ mode: "iowait" }, 0.05]],
+    takt_node_memory_bytes: [[{ kind: /kind=(\w+)/.exec(query.get("match") ?? "")?.[1] ?? "total" }, 8 * 2 ** 30]],
+    takt_instance_cpu_seconds_total: [[{ app, service: "tensor", instance: `${app}.tensor.1.abc` }, 0.9]],
+    takt_instance_memory_bytes: [[{ app, service: "tensor", instance: `${app}.tensor.1.abc` }, 4e8]],
+    takt_serving_requests_total: query.get("by")?.includes("code") ? [] : [[{ app, model: "mnist", version: "1" }, 800], [{ app, model: "mnist", version: "2" }, 900]],
+    takt_serving_request_seconds_bucket: [[{ app, model: "mnist", version: "1" }, 0.0012 * (1 + Number(query.get("quantile")))], [{ app, model: "mnist", version: "2" }, 0.0009]],
+    takt_serving_queue_seconds_bucket: [[{ app, model: "mnist", version: "2" }, 0.0001]],
+  }[name] ?? [[{}, 1e6]];
+  return { from: new Date(from).toISOString(), step_ms: step, series: rows.map(([labels, base], k) => ({ labels, values: wave(base, k) })) };
+}
+
+function learning(a, url) {
+  if (!a.services.some((s) => s.role === "training")) return { series: [], hyperparameters: {}, corrupt_records: 0, skipped_values: 0, unknown_plugins: {} };
+  const scalar = (writer, tag, last, min, max) => ({ service: "tensor", writer, tag, kind: "scalar", count: 200, last_step: 2000, last_time: ago(3300), last_value: last, min, max });
+  return {
+    series: [scalar("train", "loss", 0.31, 0.3, 2.3), scalar("validation", "loss", 0.33, 0.32, 2.3), scalar("train", "accuracy", 0.92, 0.1, 0.93), scalar("validation", "accuracy", 0.915, 0.1, 0.918), scalar("train", "learning_rate", 0.01, 0.01, 0.01)],
+    hyperparameters: { batch: "50" }, corrupt_records: 0, skipped_values: 0, unknown_plugins: {},
+  };
+}
+
+function curve(a, url) {
+  const seed = (url.searchParams.get("from")?.length ?? 0) + a.name.length + (url.searchParams.get("writer") === "train" ? 0 : 1);
+  const falls = /loss/.test(url.searchParams.get("tag"));
+  const n = 200;
+  const steps = Array.from({ length: n }, (_, i) => (i + 1) * 10);
+  const values = steps.map((s, i) => (falls ? 2.3 / (1 + s / 150) + 0.02 * Math.sin(i * 2.1 + seed) : 0.95 - 0.85 / (1 + s / 120) + 0.01 * Math.sin(i * 1.9 + seed)));
+  if (falls && seed % 2) values[50] = "NaN";
+  const smoothing = Number(url.searchParams.get("smoothing") ?? 0);
+  const begin = Date.now() - 3_600_000;
+  return { count: n, steps, times: steps.map((s) => begin + s * 900), values, smoothed: smoothing > 0 ? values.map((v) => (v === "NaN" ? v : v * 0.99)) : [] };
+}
+
 export function parametersOf(template) {
   const found = new Map();
   template.split("\n").forEach((text, row) => {
@@ -165,10 +207,40 @@ export function fakeDaemon({ dist, state = mnist() }) {
       state.volumes.push(made);
       return [201, made];
     },
+    "GET /logs": (_, url) => ({ entries: entriesOf(url.searchParams.get("query") ?? "").reverse().slice(0, Number(url.searchParams.get("limit") ?? 500)), next: null, complete: true, scanned: 100 }),
+    "GET /logs/histogram": (_, url) => {
+      const from = Date.parse(url.searchParams.get("from"));
+      const buckets = Number(url.searchParams.get("buckets"));
+      const zeros = () => new Array(buckets).fill(0);
+      const levels = Object.fromEntries(["unknown", "trace", "debug", "info", "warn", "error", "fatal"].map((l) => [l, zeros()]));
+      for (let i = 0; i < buckets; i++) {
+        levels.info[i] = Math.round(20 + 15 * Math.sin(i / 5));
+        levels.warn[i] = i % 9 === 0 ? 4 : 0;
+        levels.error[i] = i > buckets - 6 ? 6 : 0;
+      }
+      return { from: new Date(from).toISOString(), bucket_ms: (Date.parse(url.searchParams.get("to")) - from) / buckets, total: 2000, complete: true, levels };
+    },
+    "GET /logs/context": (_, url) => {
+      const all = entriesOf("");
+      const at = all.findIndex((e) => e.id === url.searchParams.get("id"));
+      return { entries: all.filter((e) => e.app === all[at].app).slice(0, 30) };
+    },
+    "GET /logs/stores": () => ({ stores: [], entries: 100, text_bytes: 1000, disk_bytes: 500, dropped_entries: 0 }),
+    "GET /metrics": () => ({ metrics: [{ name: "takt_node_load1", type: "gauge" }], series: 1, disk_bytes: 100, refused_series: 0 }),
+    "GET /metrics/query": (_, url) => metric(url.searchParams),
     "GET /volumes": () => ({ volumes: state.volumes }),
     "GET /images": () => ({ pulls_images: false, images: [{ name: "*/mnist-export", role: "training", description: "the example's trainer, Python with TensorFlow", available: true, reason: "" }, { name: "*/tensorflow-serving", role: "serving", description: "takt-serving and mnist_client", available: true, reason: "" }, { name: "redis", role: "", description: "/opt/images/redis", available: false, reason: "the directory /opt/images/redis is not there" }] }),
   };
+  const entriesOf = (query) => Object.entries(state.logs).flatMap(([name, lines]) => lines.map((l, i) => ({
+    id: `${name}-${i}`, time: l.time, app: name, service: l.service, instance: l.instance, store: "stdout", node: "node1", revision: 1, file: "",
+    level: /error|traceback/i.test(l.text) ? "error" : /warn/i.test(l.text) ? "warn" : "unknown", stderr: l.stderr, text: l.text,
+  }))).filter((e) => query.split(" ").filter(Boolean).every((word) => {
+    const field = /^(app|service|instance)=(.+)$/.exec(word);
+    return field ? e[field[1]] === field[2].replace(/"/g, "") : e.text.toLowerCase().includes(word.toLowerCase());
+  }));
   const ofApp = {
+    "GET /learning": (a, _, url) => learning(a, url),
+    "GET /learning/curve": (a, _, url) => curve(a, url),
     "GET ": (a) => detail(a),
     "GET /logs": (a) => ({ lines: state.logs[a.name] ?? [], cursor: "1" }),
     "GET /revisions": (a) => ({ revisions: revisionsOf(a) }),
@@ -204,7 +276,7 @@ export function fakeDaemon({ dist, state = mnist() }) {
     for await (const chunk of request) text += chunk;
     const body = text ? JSON.parse(text) : undefined;
     const path = url.pathname.slice("/api/v1".length);
-    calls.push({ method: request.method, path, dryRun: url.searchParams.has("dry_run"), body });
+    calls.push({ method: request.method, path, dryRun: url.searchParams.has("dry_run"), query: Object.fromEntries(url.searchParams), body });
     const json = (answer) => (Array.isArray(answer) ? send(answer[0], "application/json", JSON.stringify(answer[1])) : send(200, "application/json", JSON.stringify(answer)));
     if (path === "/stream") {
       sse(response);

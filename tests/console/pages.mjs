@@ -17,21 +17,29 @@ const PAGES = [
   ["app", "apps/mnist-train", "table"],
   ["app-log", "apps/mnist-train/logs", ".line"],
   ["app-revisions", "apps/mnist-train/revisions", ".host"],
-  ["app-timeline", "apps/mnist-train/timeline", ".u-over"],
+  ["app-timeline", "apps/mnist-train/timeline", ".u-over", 6],
   ["app-events", "apps/mnist-train/events", "li"],
   ["app-failure", "apps/mnist-train-wide/failure", ".line"],
   ["change", "apps/mnist-train/change", ".fields input"],
+  ["app-learning", "apps/mnist-train/learning", ".u-over", 3],
+  ["logs", "logs", ".line"],
+  ["learning", "learning?smooth=0.6", ".u-over", 3],
+  ["charts", "charts", ".u-over", 7],
+  ["charts-serving", "charts/serving", ".u-over", 3],
+  ["charts-apps", "charts/apps?app=mnist-train", ".u-over", 2],
   ["volumes", "volumes", "table"],
   ["images", "images", "table"],
   ["system", "system", "dl"],
   ["not-found", "nowhere", "h1"],
 ];
 
-async function visit(page, daemon, path, ready) {
+async function visit(page, daemon, path, ready, charts = 0) {
   await page.goto(`${daemon.url}#/${path}`);
   await page.locator(`main ${ready}`).first().waitFor();
   await page.evaluate(() => document.fonts.ready);
   if (/deploy|change/.test(path)) await page.locator(".plan li").first().waitFor({ timeout: 4000 }).catch(() => {});
+  if (charts > 0) await page.locator(".u-over").nth(charts - 1).waitFor();
+  if (path === "logs") await page.locator(".line", { hasText: "ValueError" }).first().click();
   if (/deploy|revisions/.test(path)) await page.locator(".cm-line").first().waitFor();
 }
 
@@ -43,8 +51,8 @@ for (const [language, theme, width] of looks) {
     const { page, context, check } = await open(browser, daemon.url, { locale: language === "zh" ? "zh-CN" : "en-GB", size: SIZES[width], colorScheme: theme });
     const violations = [];
     try {
-      for (const [name, path, ready] of PAGES) {
-        await visit(page, daemon, path, ready);
+      for (const [name, path, ready, charts] of PAGES) {
+        await visit(page, daemon, path, ready, charts);
         assert.equal(await page.locator("html").getAttribute("lang"), language === "zh" ? "zh-CN" : "en");
         await photograph(page, `${name}-${language}-${theme}-${width}`);
         violations.push(...(await sound(page, `${name} ${language} ${theme} ${width}`)));

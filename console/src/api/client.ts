@@ -18,6 +18,17 @@ export type TaktEvent = Schemas["Event"];
 export type LogLine = Schemas["LogLine"];
 export type Volume = Schemas["Volume"];
 
+export type LogEntry = Schemas["LogEntry"];
+export type Learning = Schemas["Learning"];
+export type Curve = Schemas["Curve"];
+export interface LogQuery {
+  query?: string;
+  from?: string;
+  to?: string;
+}
+export type MetricQuery = NonNullable<Query<paths["/metrics/query"]["get"]>>;
+export type CurveQuery = NonNullable<Query<paths["/apps/{name}/learning/curve"]["get"]>>;
+
 export const API = "api/v1";
 
 export class ApiError extends Error {
@@ -137,5 +148,20 @@ export const api = {
   removeVolume: (name: string) => call("delete", "/volumes/{name}", app(name)),
   // The token is kept in a cookie that scripts cannot read.
   openSession: (token: string) => call("post", "/session", { body: { token } }) as Promise<void>,
+  searchLogs: (query: LogQuery & { limit?: number; order?: "newest" | "oldest"; after?: string }, signal?: AbortSignal) =>
+    call("get", "/logs", { query, signal }),
+  logHistogram: (query: { query?: string; from: string; to: string; buckets?: number }, signal?: AbortSignal) =>
+    call("get", "/logs/histogram", { query, signal }),
+  logContext: (id: string, before: number, after: number) =>
+    call("get", "/logs/context", { query: { id, before, after } }),
+  logTailUrl: (query: string) => urlOf("/logs/stream", {}, { query }),
+  logExportUrl: (query: LogQuery) => urlOf("/logs/export", {}, query),
+  logStores: () => call("get", "/logs/stores"),
+  metricNames: () => call("get", "/metrics"),
+  metric: (query: MetricQuery, signal?: AbortSignal) => call("get", "/metrics/query", { query, signal }),
+  learning: (name: string, query: { from?: string; to?: string } = {}) =>
+    call("get", "/apps/{name}/learning", { ...app(name), query }),
+  curve: (name: string, query: CurveQuery, signal?: AbortSignal) =>
+    call("get", "/apps/{name}/learning/curve", { ...app(name), query, signal }),
   images: () => call("get", "/images"),
 };

@@ -12,7 +12,7 @@ const code = Object.values(files).join("\n");
 // Every quoted word of the sources, and every `a.${b}.c` as a pattern of keys.
 const quoted = new Set([...code.matchAll(/"([\w.]+)"/g)].map((match) => match[1]!));
 const patterns = [...code.matchAll(/\bt\(`([^`]+)`/g)].map(
-  (match) => new RegExp(`^${match[1]!.replace(/\./g, "\\.").replace(/\$\{[^}]*\}/g, "[\\w]+")}$`),
+  (match) => new RegExp(`^${match[1]!.replace(/\./g, "\\.").replace(/\$\{[^}]*\}/g, "[\\w.]+")}$`),
 );
 
 test("both languages have the same keys, and none is empty", () => {

@@ -1,18 +1,43 @@
-// A time axis that several views share: hover or drag on one of them moves all. Times in milliseconds.
-export class SharedAxis {
+// An axis that several charts share: hover or drag on one of them moves all.
+import { untrack } from "svelte";
+import { router } from "./router.svelte";
+
+export interface Axis {
+  readonly range: [number, number] | null; // null = all of the data
+  cursor: number | null; // where the pointer is, on any of them
+  zoom(from: number, to: number): void;
+  zoomOut(): void;
+}
+
+// Of steps, or of anything else whose whole is the data's.
+export class DataAxis implements Axis {
+  range = $state.raw<[number, number] | null>(null);
+  cursor = $state<number | null>(null);
+  zoom(from: number, to: number) {
+    this.range = from < to ? [from, to] : [to, from];
+  }
+  zoomOut() {
+    this.range = null;
+  }
+}
+
+// Of time, in milliseconds; it follows the clock until somebody zooms.
+export class SharedAxis implements Axis {
   from = $state(0);
   to = $state(0);
-  cursor = $state<number | null>(null); // where the pointer is, on any of them
-  zoomed = $state(false); // the user chose the span; it does not follow the clock
+  cursor = $state<number | null>(null);
+  zoomed = $state(false);
 
   constructor(spanMs: number, nowMs = Date.now()) {
     this.from = nowMs - spanMs;
     this.to = nowMs;
   }
+  get range(): [number, number] {
+    return [this.from, this.to];
+  }
   get spanMs() {
     return this.to - this.from;
   }
-  // Moves on with the clock, as long as nobody zoomed.
   follow(nowMs: number) {
     if (this.zoomed) return;
     const span = this.spanMs;
@@ -36,4 +61,24 @@ export class SharedAxis {
     const middle = (this.from + this.to) / 2;
     this.zoom(middle - this.spanMs, middle + this.spanMs);
   }
+}
+
+// The axis of a page, kept in its address: "?span=3600000", or "?from=…&to=…" when zoomed. Make it while
+// a component is initialised.
+export function pageAxis(defaultSpanMs: number): SharedAxis {
+  const query = untrack(() => router.route.query);
+  const number = (name: string) => Number(query.get(name)) || 0;
+  const axis = new SharedAxis(number("span") || defaultSpanMs);
+  if (number("from") && number("to")) axis.zoom(number("from"), number("to"));
+  $effect(() => {
+    const zoomed = axis.zoomed;
+    const span = zoomed ? 0 : Math.round(untrack(() => axis.spanMs));
+    const [from, to] = zoomed ? [axis.from, axis.to] : [0, 0];
+    untrack(() => router.setQuery({
+      from: from ? String(Math.round(from)) : undefined,
+      to: to ? String(Math.round(to)) : undefined,
+      span: span && span !== defaultSpanMs ? String(span) : undefined,
+    }));
+  });
+  return axis;
 }

@@ -22,7 +22,7 @@ export interface PlotOptions {
   series: readonly Series[];
   markers: readonly Marker[];
   unit: Unit;
-  xIsTime: boolean;
+  xUnit: "time" | "step" | "seconds";
   logY: boolean;
   logX: boolean;
   stacked: boolean;
@@ -36,8 +36,12 @@ export interface Plot {
   setCursor(x: number | null): void;
   setSize(width: number, height: number): void;
   setRange(range: [number, number] | null): void;
+  // The same series with other points.
+  setData(series: readonly Series[], markers: readonly Marker[]): void;
   destroy(): void;
 }
+
+const POWERS_OF_TWO = Array.from({ length: 52 }, (_, i) => 2 ** i); // so that ticks stand at whole KiB, MiB
 
 export const COLOURS = ["--chart-1", "--chart-2", "--chart-3", "--chart-4", "--chart-5", "--chart-6"];
 
@@ -46,7 +50,7 @@ export function createPlot(o: PlotOptions): Plot {
   const colour = (name: string) => css.getPropertyValue(name).trim();
   const font = `11px ${colour("--font")}`;
 
-  const tables = o.series.map((s): uPlot.AlignedData => {
+  const tablesOf = (all: readonly Series[]) => all.map((s): uPlot.AlignedData => {
     const xs = new Float64Array(s.points.length);
     const ys: (number | null)[] = new Array(s.points.length);
     for (const [i, [x, y]] of s.points.entries()) {
@@ -56,14 +60,18 @@ export function createPlot(o: PlotOptions): Plot {
     }
     return [xs, ys];
   });
-  const joined: uPlot.AlignedData =
-    tables.length === 0 ? [[]] : tables.length === 1 ? tables[0]! : uPlot.join(tables, tables.map(() => [2]));
+  const dataOf = (all: readonly Series[]): uPlot.AlignedData => {
+    const tables = tablesOf(all);
+    const joined: uPlot.AlignedData =
+      tables.length === 0 ? [[]] : tables.length === 1 ? tables[0]! : uPlot.join(tables, tables.map(() => [2]));
+    return o.stacked ? stack(joined) : joined;
+  };
   // The highest stack is drawn first, so that it does not hide the others.
-  const data = o.stacked ? stack(joined) : joined;
+  let data = dataOf(o.series);
+  let markers = o.markers;
   const drawn = o.series.map((s, i) => ({ ...s, colour: s.colour ?? COLOURS[i % COLOURS.length]! }));
   if (o.stacked) drawn.reverse();
 
-  let silent = false; // the cursor is moved from outside: do not tell again
   let range = o.range;
   const axis = {
     font, stroke: colour("--text-faint"),
@@ -80,7 +88,7 @@ export function createPlot(o: PlotOptions): Plot {
       cursor: { drag: { x: true, y: false, setScale: false, dist: 6 }, points: { size: 6 }, focus: { prox: 1e6 } },
       focus: { alpha: 1 },
       scales: {
-        x: { time: o.xIsTime, distr: o.logX ? 3 : 1, range: (_, min, max) => range ?? spread(min, max) },
+        x: { time: o.xUnit === "time", distr: o.logX ? 3 : 1, range: (_, min, max) => range ?? spread(min, max) },
         y: o.logY
           ? { distr: 3 }
           : { range: (_, min, max) => (min == null || max == null ? [0, 1] : yRange(min, max, o.unit, o.stacked)) },
@@ -97,17 +105,16 @@ export function createPlot(o: PlotOptions): Plot {
             fill: o.stacked ? stroke : undefined,
             paths: o.stacked ? uPlot.paths.bars!({ size: [0.9, 40], align: 1 }) : undefined,
             points: { show: s.points.length === 1, size: 5 },
-            spanGaps: !o.stacked && tables.length > 1,
+            spanGaps: !o.stacked && o.series.length > 1,
           };
         }),
       ],
       axes: [
-        { ...axis, size: 30, values: o.xIsTime ? (u, ticks) => timeTicks(ticks, u) : (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, "number", o.language))) },
-        { ...axis, size: 66, values: (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, o.unit, o.language))) },
+        { ...axis, size: 30, values: o.xUnit === "time" ? (u, ticks) => timeTicks(ticks, u) : (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, o.xUnit === "seconds" ? "seconds" : "number", o.language))) },
+        { ...axis, size: 66, incrs: o.unit.startsWith("bytes") ? POWERS_OF_TWO : undefined, values: (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, o.unit, o.language))) },
       ],
       hooks: {
         setCursor: [(u) => {
-          if (silent) return;
           const at = u.cursor.left! >= 0 ? u.posToVal(u.cursor.left!, "x") : null;
           o.onCursor(at);
         }],
@@ -118,7 +125,7 @@ export function createPlot(o: PlotOptions): Plot {
           u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
           o.onZoom(from, to);
         }],
-        draw: [(u) => drawMarkers(u, o.markers, colour)],
+        draw: [(u) => drawMarkers(u, markers, colour)],
       },
     },
     data,
@@ -128,13 +135,17 @@ export function createPlot(o: PlotOptions): Plot {
 
   return {
     setCursor(x) {
-      silent = true;
-      plot.setCursor(x === null ? { left: -10, top: -10 } : { left: plot.valToPos(x, "x"), top: plot.over.clientHeight / 2 });
-      silent = false;
+      const at = x === null ? { left: -10, top: -10 } : { left: plot.valToPos(x, "x"), top: plot.over.clientHeight / 2 };
+      plot.setCursor(at, false); // it was moved from outside: nobody is told again
     },
     setSize: (width, height) => plot.setSize({ width, height }),
     setRange(next) {
       range = next;
+      plot.setData(data, true);
+    },
+    setData(series, nextMarkers) {
+      data = dataOf(series);
+      markers = nextMarkers;
       plot.setData(data, true);
     },
     destroy: () => plot.destroy(),
