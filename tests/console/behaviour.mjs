@@ -215,6 +215,20 @@ const tests = [
     });
   }),
 
+  scenario("what changes the address alone leaves the page and the focus in place", {}, async (page, daemon) => {
+    const acts = [["apps", () => page.getByRole("searchbox").pressSequentially("mn")], ["apps/mnist-train/logs", () => page.getByRole("searchbox").pressSequentially("st")],
+      ["apps/mnist-train/timeline", () => page.getByRole("button", { name: "6 hours" }).click()], ["learning", () => page.getByRole("button", { name: "Log scale" }).click()]];
+    for (const [path, act] of acts) {
+      await go(page, daemon, path);
+      await page.locator("main .card").first().waitFor();
+      if (path === "learning") await page.getByRole("button", { name: "Log scale" }).waitFor();
+      await page.evaluate(() => (globalThis.heading = document.querySelector("h1")));
+      await act();
+      await until("the address says it", () => /\?(q|span|log)=/.test(page.url()));
+      assert.deepEqual(await page.evaluate(() => [globalThis.heading.isConnected, document.activeElement === document.body]), [true, false], path);
+    }
+  }),
+
   scenario("runs are chosen, overlaid and compared", {}, async (page, daemon) => {
     await go(page, daemon, "learning?runs=-");
     await page.getByRole("checkbox", { name: "Show mnist-train/2" }).check();

@@ -147,7 +147,7 @@ const walk = (locale) => async () => {
     });
 
     await page.goto(`${daemon.url}#/apps/${name}/timeline`);
-    await page.locator(".u-over").waitFor();
+    await page.locator(".u-over").first().waitFor();
     await photo("timeline");
     await page.goto(`${daemon.url}#/apps/${name}/events`);
     await page.locator("main li").first().waitFor();

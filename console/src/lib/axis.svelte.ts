@@ -27,8 +27,10 @@ export class SharedAxis implements Axis {
   to = $state(0);
   cursor = $state<number | null>(null);
   zoomed = $state(false);
+  chosen = $state(0); // the span that follows the clock
 
   constructor(spanMs: number, nowMs = Date.now()) {
+    this.chosen = Math.round(spanMs);
     this.from = nowMs - spanMs;
     this.to = nowMs;
   }
@@ -54,6 +56,7 @@ export class SharedAxis implements Axis {
   }
   show(spanMs: number, nowMs = Date.now()) {
     this.zoomed = false;
+    this.chosen = Math.round(spanMs);
     this.from = nowMs - spanMs;
     this.to = nowMs;
   }
@@ -72,13 +75,19 @@ export function pageAxis(defaultSpanMs: number): SharedAxis {
   if (number("from") && number("to")) axis.zoom(number("from"), number("to"));
   $effect(() => {
     const zoomed = axis.zoomed;
-    const span = zoomed ? 0 : Math.round(untrack(() => axis.spanMs));
+    const span = zoomed ? 0 : axis.chosen;
     const [from, to] = zoomed ? [axis.from, axis.to] : [0, 0];
-    untrack(() => router.setQuery({
-      from: from ? String(Math.round(from)) : undefined,
-      to: to ? String(Math.round(to)) : undefined,
-      span: span && span !== defaultSpanMs ? String(span) : undefined,
-    }));
+    // After this round of effects: changed within it, the address would make the page anew.
+    let gone = false;
+    queueMicrotask(() => {
+      if (gone) return;
+      router.setQuery({
+        from: from ? String(Math.round(from)) : undefined,
+        to: to ? String(Math.round(to)) : undefined,
+        span: span && span !== Math.round(defaultSpanMs) ? String(span) : undefined,
+      });
+    });
+    return () => (gone = true);
   });
   return axis;
 }

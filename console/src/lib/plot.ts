@@ -67,6 +67,7 @@ export function createPlot(o: PlotOptions): Plot {
     return o.stacked ? stack(joined) : joined;
   };
   // The highest stack is drawn first, so that it does not hide the others.
+  let inside = false; // the pointer is over this very chart
   let data = dataOf(o.series);
   let markers = o.markers;
   const drawn = o.series.map((s, i) => ({ ...s, colour: s.colour ?? COLOURS[i % COLOURS.length]! }));
@@ -115,6 +116,7 @@ export function createPlot(o: PlotOptions): Plot {
       ],
       hooks: {
         setCursor: [(u) => {
+          if (!inside) return; // moved from outside, or by new data
           const at = u.cursor.left! >= 0 ? u.posToVal(u.cursor.left!, "x") : null;
           o.onCursor(at);
         }],
@@ -132,6 +134,11 @@ export function createPlot(o: PlotOptions): Plot {
     o.host,
   );
   plot.over.addEventListener("dblclick", () => o.onReset());
+  plot.over.addEventListener("mouseenter", () => (inside = true));
+  plot.over.addEventListener("mouseleave", () => {
+    inside = false;
+    o.onCursor(null);
+  });
 
   return {
     setCursor(x) {
