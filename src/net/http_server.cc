@@ -706,7 +706,7 @@ void Server::OnEvents(std::uint32_t) {
     const int fd = accept4(listener_, reinterpret_cast<sockaddr*>(&address), &size,
                            SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-      if (errno != EMFILE) return;
+      if (errno != EMFILE && errno != ENFILE) return;
       // Out of descriptors. The spare one lets this peer in only to see it off; left in the queue
       // it would wake the loop without end.
       close(spare_);
