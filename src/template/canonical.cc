@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "base/text.h"
 #include "template/env_file.h"
+#include "template/interpolate.h"
 #include "template/schema.h"
 #include "template/yaml.h"
 
@@ -311,11 +312,13 @@ class Completer {
     if (environment == nullptr) return;
     for (const Entry& entry : environment->entries) {
       const Path group(path, "environment");
-      if (entry.value.is_null()) NoteValue(entry.key, Path(group, entry.key), entry.mark, false);
+      if (!entry.value.is_null() || IsDirective(entry.key)) continue;
+      NoteValue(entry.key, Path(group, entry.key), entry.mark, false);
     }
   }
 
   void NoteValue(const std::string& name, const Path& path, Mark mark, bool required) {
+    if (!IsVariableName(name)) return;
     Parameter parameter;
     parameter.name = name;
     parameter.required = required;

@@ -39,6 +39,10 @@ std::size_t ClosingBrace(std::string_view text) {
 
 }  // namespace
 
+bool IsVariableName(std::string_view text) {
+  return !text.empty() && NameEnd(text, 0) == text.size();
+}
+
 // Positions are found by counting: the n-th dollar sign of a value is the n-th of its source text,
 // whether that is plain, quoted or a block.
 struct Interpolator::Scalar {

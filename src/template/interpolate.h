@@ -18,6 +18,9 @@ namespace takt::templates {
 inline constexpr std::size_t kMaxInterpolatedBytes = 16 << 20;
 inline constexpr int kMaxInterpolationDepth = 32;
 
+// [A-Za-z_][A-Za-z0-9_]*
+bool IsVariableName(std::string_view text);
+
 // $V, ${V}, ${V:-d}, ${V-d}, ${V:?m}, ${V?m}, ${V:+x}, ${V+x} with variables inside d, m and x;
 // $$ is a dollar sign, and a dollar sign before anything else stays.
 class Interpolator {

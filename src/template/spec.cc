@@ -155,6 +155,10 @@ class SpecBuilder {
     }
     if (const Node* environment = node.Find("environment")) {
       for (const Entry& variable : environment->entries) {
+        if (variable.key.empty()) {
+          report_.Warn(variable.mark, At("environment"), "no effect: a variable without a name");
+          continue;
+        }
         if (!variable.value.is_null()) service.environment[variable.key] = variable.value.text;
       }
     }
