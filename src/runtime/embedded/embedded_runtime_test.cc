@@ -250,8 +250,8 @@ class EmbeddedTest : public testing::TestWithParam<bool> {
   std::vector<std::string> Run(const ServiceSpec& spec) {
     EXPECT_EQ(runtime().Deploy(spec), absl::OkStatus());
     EXPECT_TRUE(harness_.Eventually([&] {
-      return Last(spec.service).state == InstanceState::kExited &&
-             Last(spec.service).revision == spec.revision;
+      const InstanceStatus last = Last(spec.service);
+      return last.state == InstanceState::kExited && last.revision == spec.revision;
     })) << Last(spec.service).reason;
     return Lines(Last(spec.service).id);
   }

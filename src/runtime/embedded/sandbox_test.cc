@@ -101,7 +101,7 @@ TEST_F(TreeTest, PathsThatAreNoneAreRefused) {
 
 TEST_F(TreeTest, ADirectoryWithTooManyEntriesIsNotOpened) {
   for (std::size_t n = 0; n <= kMaxOpenedEntries; ++n) {
-    ASSERT_TRUE(WriteFileAtomic(JoinPath(root_.path(), StrCat("data/f", n)), "").ok());
+    ASSERT_TRUE(WriteFileWhole(JoinPath(root_.path(), StrCat("data/f", n)), "", 0644).ok());
   }
   Bind("/data/new");
   EXPECT_THAT(Build(), HasSubstr("nothing can be mounted in /data"));
