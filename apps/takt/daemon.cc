@@ -9,8 +9,10 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/ascii.h"
+#include "api/alerts.h"
 #include "api/api.h"
 #include "api/errors.h"
 #include "api/operate.h"
@@ -25,6 +27,7 @@
 #include "line/line.h"
 #include "net/http_server.h"
 #include "net/tcp.h"
+#include "operate/alarm.h"
 #include "operate/observer.h"
 #include "runtime/embedded/embedded_runtime.h"
 #include "storage/volumes.h"
@@ -46,6 +49,7 @@ struct DaemonOptions {
   std::string token_file;
   std::string runtime = "embedded";
   bool no_token = false;
+  std::vector<std::string> alert_webhooks, alert_dingtalk;
 };
 
 // /var/lib/takt for root, else where the user's programs keep their data.
@@ -183,6 +187,15 @@ absl::Status RunDaemon(const DaemonOptions& options) {
   api::AddLearningRoutes(api->router(), observer->learning(), observer->runs(), workers);
   api::AddRunRoutes(api->router(), observer->runs(), observer->learning(), *line, *volumes,
                     workers);
+  operate::Alarm alarm(
+      {options.alert_webhooks, options.alert_dingtalk}, observer->metrics(), clock,
+      [&line](const std::string& app, const std::string& message, const std::string& level) {
+        const absl::Status status = line->AddEvent(app, "alert", message, level);
+        if (!status.ok()) {
+          std::fprintf(stderr, "takt: warning: %s\n", std::string(status.message()).c_str());
+        }
+      });
+  api::AddAlertRoutes(api->router(), alarm.alerts(), clock);
   api->SetMetrics([&observer] { return operate::Exposition(*observer); });
   runtime->SetLogListener([&api, &observer](const std::string& instance) {
     api->OnLog(instance);
@@ -219,6 +232,10 @@ void AddDaemonCommand(CLI::App& app, int* exit_code) {
   command->add_flag("--no-token", options->no_token,
                     "Listen beyond loopback without a token, open to everybody who reaches it");
   command->add_option("--runtime", options->runtime, "Where instances run")->capture_default_str();
+  command->add_option("--alert-webhook", options->alert_webhooks,
+                      "URL that gets alerts in Alertmanager's JSON; may be given several times");
+  command->add_option("--alert-dingtalk", options->alert_dingtalk,
+                      "URL of a DingTalk robot that gets alerts as text");
   command->callback([options, exit_code] { Finish(RunDaemon(*options), exit_code); });
 }
 
