@@ -48,7 +48,7 @@ takt_test(serving_lifecycle_test
           SOURCES lifecycle/manager_test.cc lifecycle/version_files_test.cc
                   lifecycle/version_policy_test.cc
           LIBS takt_serving_edge)
-takt_test(serving_edge_test SOURCES api/json_test.cc api/rest_test.cc config/config_test.cc
+takt_test(serving_edge_test SOURCES api/inference_test.cc api/json_test.cc api/rest_test.cc config/config_test.cc
           LIBS takt_serving_edge)
 
 takt_fuzz(rest_fuzz SOURCES api/rest_fuzz.cc LIBS takt_serving_edge CORPUS tests/fuzz/rest)

@@ -240,15 +240,15 @@ class Server final : public ModelServer {
     options.labels_for_unavailable_versions = flags_.allow_version_labels_for_unavailable_models;
     manager_ = std::make_unique<ModelManager>(
         options, storage_, MakeLoader(*engine_, *workers_, metrics_, loader_options), directory_);
-    context_ = std::make_unique<ServingContext>(ServingContext{
-        directory_, *manager_, metrics_, request_log_,
-        InferenceOptions{flags_.enable_signature_method_name_check},
-        [this](const tfs::ModelServerConfig& next) { return Reload(next); },
-        [this](std::vector<ModelConfig> models) { return SetModels(std::move(models)); },
-        *background_, engine_->version(), draining_});
+    context_ = std::make_unique<ServingContext>(
+        ServingContext{directory_, *manager_, metrics_, request_log_,
+                       InferenceOptions{flags_.enable_signature_method_name_check},
+                       [this](const tfs::ModelServerConfig& next) { return Reload(next); },
+                       [this](const std::vector<ModelConfig>& models) { return SetModels(models); },
+                       *background_, engine_->version(), draining_});
     AddGauges();
 
-    const absl::Status loaded = Reload(config);
+    absl::Status loaded = Reload(config);
     // A model that is not there yet is no reason not to serve the others, nor to die: it is loaded
     // when it comes. A label that cannot be set is a mistake in the configuration.
     if (!loaded.ok() && loaded.code() != absl::StatusCode::kUnknown) return loaded;
@@ -281,10 +281,10 @@ class Server final : public ModelServer {
       http_options.host = flags_.host;
       http_options.port =
           static_cast<std::uint16_t>(std::max<std::int64_t>(0, flags_.rest_api_port));
-      http_options.threads =
-          flags_.rest_api_num_threads > 0
-              ? static_cast<int>(std::min<std::int64_t>(flags_.rest_api_num_threads, 4 * Cores()))
-              : Cores();
+      http_options.threads = flags_.rest_api_num_threads > 0
+                                 ? static_cast<int>(std::min<std::int64_t>(
+                                       flags_.rest_api_num_threads, std::int64_t{4} * Cores()))
+                                 : Cores();
       http_options.max_body_bytes = kMaxRestBodyBytes;
       http_options.tls = tls;
       TAKT_ASSIGN_OR_RETURN(
@@ -324,12 +324,12 @@ class Server final : public ModelServer {
 
  private:
   absl::Status Reload(const tfs::ModelServerConfig& config) {
-    TAKT_ASSIGN_OR_RETURN(std::vector<ModelConfig> models, ModelsFromConfig(config));
-    return SetModels(std::move(models));
+    TAKT_ASSIGN_OR_RETURN(const std::vector<ModelConfig> models, ModelsFromConfig(config));
+    return SetModels(models);
   }
 
-  absl::Status SetModels(std::vector<ModelConfig> models) {
-    const absl::Status status = manager_->SetModels(std::move(models), kFirstLoadTimeout);
+  absl::Status SetModels(const std::vector<ModelConfig>& models) {
+    absl::Status status = manager_->SetModels(models, kFirstLoadTimeout);
     request_log_.Configure(manager_->Models());
     return status;
   }

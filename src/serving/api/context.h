@@ -28,7 +28,7 @@ struct ServingContext {
   // Replaces the list of models; blocks until done.
   std::function<absl::Status(const tensorflow::serving::ModelServerConfig&)> reload;
   // The same with a list that was derived from manager.Models().
-  std::function<absl::Status(std::vector<ModelConfig>)> set_models;
+  std::function<absl::Status(const std::vector<ModelConfig>&)> set_models;
   // Runs what blocks, one after another; so reloads do not meet.
   WorkerPool& background;
   std::string engine_version;

@@ -97,11 +97,15 @@ absl::StatusOr<Tensor> ExamplesTensor(const tfs::Input& input) {
   return Tensor::FromStrings({count}, std::move(rows));
 }
 
-absl::Status CheckDtype(const Tensor& tensor, DataType expected, std::string_view what) {
+// `spaces`: how many the original puts before "Got".
+absl::Status CheckDtype(const Tensor& tensor, DataType expected, std::string_view what,
+                        std::string_view spaces) {
   if (tensor.dtype() == expected) return absl::OkStatus();
-  return absl::InvalidArgumentError(StrCat("Expected ", what, " Tensor of type ",
-                                           DataTypeName(expected),
-                                           ". Got: ", DataTypeName(tensor.dtype())));
+  const auto name = [](DataType dtype) {
+    return tensorflow::DataType_Name(static_cast<tensorflow::DataType>(dtype));
+  };
+  return absl::InvalidArgumentError(StrCat("Expected ", what, " Tensor of ", name(expected), ".",
+                                           spaces, "Got: ", name(tensor.dtype())));
 }
 
 absl::StatusOr<tfs::ClassificationResult> ClassifyResult(const Signature& signature,
@@ -123,12 +127,16 @@ absl::StatusOr<tfs::ClassificationResult> ClassifyResult(const Signature& signat
                  examples, ". Got: ", tensor->dims()[0]));
     }
   }
-  if (classes != nullptr) TAKT_RETURN_IF_ERROR(CheckDtype(*classes, DataType::kString, "classes"));
-  if (scores != nullptr) TAKT_RETURN_IF_ERROR(CheckDtype(*scores, DataType::kFloat, "scores"));
+  if (classes != nullptr)
+    TAKT_RETURN_IF_ERROR(CheckDtype(*classes, DataType::kString, "classes", " "));
+  if (scores != nullptr) TAKT_RETURN_IF_ERROR(CheckDtype(*scores, DataType::kFloat, "scores", " "));
   if (classes != nullptr && scores != nullptr && classes->dims()[1] != scores->dims()[1]) {
     return absl::InvalidArgumentError(
         StrCat("Tensors class and score should match in dim_size(1). Got ", classes->dims()[1],
                " vs. ", scores->dims()[1]));
+  }
+  if (classes == nullptr && scores == nullptr) {
+    return absl::InternalError("the signature has neither classes nor scores");
   }
   const std::int64_t width = (classes != nullptr ? classes : scores)->dims()[1];
   tfs::ClassificationResult result;
@@ -150,14 +158,14 @@ absl::StatusOr<tfs::RegressionResult> RegressResult(const Signature& signature,
   const Tensor& output = outputs[static_cast<std::size_t>(signature.FindOutput("outputs"))];
   if (output.rank() != 1 && !(output.rank() == 2 && output.dims()[1] == 1)) {
     return absl::InvalidArgumentError(
-        StrCat("Expected Tensor shape: either [batch_size] or [batch_size, 1] but got ",
+        StrCat("Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got ",
                ShapeText(output.dims())));
   }
   if (output.dims()[0] != examples) {
     return absl::InvalidArgumentError(StrCat(
         "Input batch size did not match output batch size: ", examples, " vs. ", output.dims()[0]));
   }
-  TAKT_RETURN_IF_ERROR(CheckDtype(output, DataType::kFloat, "output"));
+  TAKT_RETURN_IF_ERROR(CheckDtype(output, DataType::kFloat, "output", "  "));
   tfs::RegressionResult result;
   for (std::int64_t row = 0; row < examples; ++row) {
     result.add_regressions()->set_value(output.as<float>()[row]);
@@ -201,6 +209,46 @@ void RunExamples(std::shared_ptr<Servable> servable, std::string_view name, cons
              if (!outputs.ok()) return done(outputs.status());
              done(convert(*signature, *outputs, count));
            });
+}
+
+// Everything that can be refused is refused before the first run, in the original's order.
+absl::Status CheckTasks(const Servable& servable, const tfs::MultiInferenceRequest& request,
+                        const InferenceOptions& options) {
+  std::set<std::string> seen;
+  std::string input_tensor;
+  for (const tfs::InferenceTask& task : request.tasks()) {
+    if (task.model_spec().name().empty()) {
+      return absl::InvalidArgumentError("Found ModelSpec with an empty model name.");
+    }
+    if (task.model_spec().name() != request.tasks(0).model_spec().name()) {
+      return absl::InvalidArgumentError(
+          "All ModelSpecs in a MultiInferenceRequest must access the same model name.");
+    }
+    const std::string& asked = task.model_spec().signature_name();
+    const std::string name = asked.empty() ? std::string(kDefaultSignatureName) : asked;
+    if (!seen.insert(name).second) {
+      return absl::InvalidArgumentError(StrCat("Duplicate evaluation of signature: ", name));
+    }
+    const Signature* signature = servable.FindSignature(name);
+    if (signature == nullptr) {
+      return absl::InvalidArgumentError(
+          StrCat("Requested signature not found in model graph: ", name));
+    }
+    if (task.method_name() == kClassifyMethod) {
+      TAKT_RETURN_IF_ERROR(CheckClassify(servable, *signature, options));
+    } else if (task.method_name() == kRegressMethod) {
+      TAKT_RETURN_IF_ERROR(CheckRegress(servable, *signature, options));
+    } else {
+      return absl::UnimplementedError(
+          StrCat("Unsupported signature method_name: ", task.method_name()));
+    }
+    const std::string& tensor = signature->inputs().front().tensor_name;
+    if (!input_tensor.empty() && input_tensor != tensor) {
+      return absl::InvalidArgumentError("Input tensor must be the same for all Signatures.");
+    }
+    input_tensor = tensor;
+  }
+  return absl::OkStatus();
 }
 
 // Runs the tasks one after another and gathers their results.
@@ -273,47 +321,11 @@ void RunRegress(std::shared_ptr<Servable> servable, std::string_view signature,
                                      CheckRegress, RegressResult, std::move(done));
 }
 
-absl::Status CheckMultiInference(const tfs::MultiInferenceRequest& request) {
-  std::set<std::string> signatures;
-  for (const tfs::InferenceTask& task : request.tasks()) {
-    if (task.model_spec().name().empty()) {
-      return absl::InvalidArgumentError("Found ModelSpec with an empty model name.");
-    }
-    if (task.model_spec().name() != request.tasks(0).model_spec().name()) {
-      return absl::InvalidArgumentError(
-          "All ModelSpecs in a MultiInferenceRequest must access the same model name.");
-    }
-    const std::string& name = task.model_spec().signature_name();
-    const std::string signature = name.empty() ? std::string(kDefaultSignatureName) : name;
-    if (!signatures.insert(signature).second) {
-      return absl::InvalidArgumentError(StrCat("Duplicate evaluation of signature: ", signature));
-    }
-    if (task.method_name() != kClassifyMethod && task.method_name() != kRegressMethod) {
-      return absl::UnimplementedError(
-          StrCat("Unsupported signature method_name: ", task.method_name()));
-    }
-  }
-  return absl::OkStatus();
-}
-
 void RunMultiInference(std::shared_ptr<Servable> servable,
                        const tfs::MultiInferenceRequest& request, const InferenceOptions& options,
                        Deadline deadline, InferenceDone<tfs::MultiInferenceResponse> done) {
-  if (const absl::Status checked = CheckMultiInference(request); !checked.ok()) {
+  if (const absl::Status checked = CheckTasks(*servable, request, options); !checked.ok()) {
     return done(checked);
-  }
-  // Everything that can be refused is refused before the first run.
-  std::string input_tensor;
-  for (const tfs::InferenceTask& task : request.tasks()) {
-    const absl::StatusOr<const Signature*> signature = CheckedSignature(
-        *servable, task.model_spec().signature_name(),
-        task.method_name() == kClassifyMethod ? CheckClassify : CheckRegress, options);
-    if (!signature.ok()) return done(signature.status());
-    const std::string& tensor = (*signature)->inputs().front().tensor_name;
-    if (!input_tensor.empty() && input_tensor != tensor) {
-      return done(absl::InvalidArgumentError("Input tensor must be the same for all Signatures."));
-    }
-    input_tensor = tensor;
   }
   auto run = std::make_shared<MultiRun>();
   run->servable = std::move(servable);

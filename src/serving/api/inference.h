@@ -44,7 +44,5 @@ void RunMultiInference(std::shared_ptr<Servable> servable,
                        const tensorflow::serving::MultiInferenceRequest& request,
                        const InferenceOptions& options, Deadline deadline,
                        InferenceDone<tensorflow::serving::MultiInferenceResponse> done);
-// What can be said about a MultiInferenceRequest without a model.
-absl::Status CheckMultiInference(const tensorflow::serving::MultiInferenceRequest& request);
 
 }  // namespace takt::serving

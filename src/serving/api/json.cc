@@ -81,7 +81,7 @@ std::string MessageDouble(double value) {
 }
 
 // False where the original's writer stops.
-bool AppendMessageText(const JsonValue& value, int indent, std::string* out) {
+bool AppendMessageText(const JsonValue& value, std::size_t indent, std::string* out) {
   switch (value.type) {
     case JsonValue::Type::kNull:
       out->append("null");
@@ -117,14 +117,14 @@ bool AppendMessageText(const JsonValue& value, int indent, std::string* out) {
       out->push_back('{');
       for (std::uint32_t i = 0; i < value.count; ++i) {
         out->append(i > 0 ? ",\n" : "\n");
-        out->append(static_cast<std::size_t>(indent + 4), ' ');
-        AppendJsonString(value.values[2 * i].AsString(), out);
+        out->append(indent + 4, ' ');
+        AppendJsonString(value.MemberName(i), out);
         out->append(": ");
-        if (!AppendMessageText(value.values[2 * i + 1], indent + 4, out)) return false;
+        if (!AppendMessageText(value.MemberValue(i), indent + 4, out)) return false;
       }
       if (value.count > 0) {
         out->push_back('\n');
-        out->append(static_cast<std::size_t>(indent), ' ');
+        out->append(indent, ' ');
       }
       out->push_back('}');
       return true;
@@ -457,7 +457,7 @@ class JsonParser {
 
 const JsonValue* JsonValue::Member(std::string_view name) const {
   for (std::uint32_t i = 0; i < count; ++i) {
-    if (values[2 * i].AsString() == name) return &values[2 * i + 1];
+    if (MemberName(i) == name) return &MemberValue(i);
   }
   return nullptr;
 }

@@ -55,6 +55,9 @@ struct JsonValue {
                                        : static_cast<double>(integer);
   }
   std::string_view AsString() const { return {text, text_bytes}; }
+  // Of an object: name and value of its member `i`.
+  std::string_view MemberName(std::size_t i) const { return values[2 * i].AsString(); }
+  const JsonValue& MemberValue(std::size_t i) const { return values[2 * i + 1]; }
   // First member of that name, null when there is none.
   const JsonValue* Member(std::string_view name) const;
 };

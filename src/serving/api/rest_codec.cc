@@ -271,6 +271,7 @@ absl::StatusOr<std::vector<Tensor>> FromRows(const JsonValue& rows,
   const auto is_object = [](const JsonValue& v) { return v.IsObject() && Base64Of(v) == nullptr; };
   const bool objects = is_object(rows.values[0]);
   std::vector<RowTensor> tensors;
+  tensors.reserve(inputs.size());
   for (const TensorInfo& input : inputs) tensors.emplace_back(input, rows.count, nodes);
   for (std::uint32_t row = 0; row < rows.count; ++row) {
     const JsonValue& item = rows.values[row];
@@ -289,7 +290,7 @@ absl::StatusOr<std::vector<Tensor>> FromRows(const JsonValue& rows,
     }
     std::set<std::string_view> seen;
     for (std::uint32_t m = 0; m < item.count; ++m) {
-      const std::string_view name = item.values[2 * m].AsString();
+      const std::string_view name = item.MemberName(m);
       const auto it = std::find_if(inputs.begin(), inputs.end(),
                                    [&](const TensorInfo& i) { return i.alias == name; });
       absl::Status added;
@@ -299,7 +300,7 @@ absl::StatusOr<std::vector<Tensor>> FromRows(const JsonValue& rows,
       } else if (!seen.insert(name).second) {
         added = absl::InvalidArgumentError(StrCat("JSON object: has input ", name, " twice"));
       } else {
-        added = tensors[static_cast<std::size_t>(it - inputs.begin())].Add(item.values[2 * m + 1]);
+        added = tensors[static_cast<std::size_t>(it - inputs.begin())].Add(item.MemberValue(m));
       }
       if (!added.ok()) {
         return absl::InvalidArgumentError(
@@ -309,6 +310,7 @@ absl::StatusOr<std::vector<Tensor>> FromRows(const JsonValue& rows,
     }
     if (seen.size() != inputs.size()) {
       std::vector<std::string> names;
+      names.reserve(inputs.size());
       for (const TensorInfo& input : inputs) names.push_back(input.alias);
       return absl::InvalidArgumentError(StrCat(
           "Failed to process element: ", row, " of 'instances' list. JSON object: ", JsonText(item),
@@ -379,7 +381,7 @@ class Writer {
   }
 
   // The values from dimension `dim` on. `multi_line`: arrays one value a line, `indent` deep.
-  void Write(std::size_t dim, bool multi_line, int indent, std::string* out) {
+  void Write(std::size_t dim, bool multi_line, std::size_t indent, std::string* out) {
     const Dims& dims = tensor_.dims();
     if (dim >= dims.size()) {
       WriteOne(indent, out);
@@ -390,7 +392,7 @@ class Writer {
       if (i > 0) out->push_back(',');
       if (multi_line) {
         out->push_back('\n');
-        out->append(static_cast<std::size_t>(indent + 4), ' ');
+        out->append(indent + 4, ' ');
       } else if (i > 0) {
         out->push_back(' ');
       }
@@ -398,7 +400,7 @@ class Writer {
     }
     if (multi_line && dims[dim] > 0) {
       out->push_back('\n');
-      out->append(static_cast<std::size_t>(indent), ' ');
+      out->append(indent, ' ');
     }
     out->push_back(']');
   }
@@ -409,7 +411,7 @@ class Writer {
     return tensor_.as<T>()[at_];
   }
 
-  void WriteOne(int indent, std::string* out) {
+  void WriteOne(std::size_t indent, std::string* out) {
     switch (tensor_.dtype()) {
       case DataType::kFloat:
         AppendJsonFloat(At<float>(), out);
@@ -458,7 +460,7 @@ class Writer {
         }
         std::string base64;
         absl::Base64Escape(bytes, &base64);
-        const std::string inner(static_cast<std::size_t>(indent + 4), ' ');
+        const std::string inner(indent + 4, ' ');
         absl::StrAppend(out, "{\n", inner, "\"b64\": \"", base64, "\"\n", inner.substr(4), "}");
       }
     }
@@ -591,8 +593,8 @@ absl::Status FillExample(const JsonValue& value, tensorflow::Example* example) {
         StrCat("Example must be JSON object but got JSON ", JsonTypeName(value)));
   }
   for (std::uint32_t m = 0; m < value.count; ++m) {
-    const std::string_view name = value.values[2 * m].AsString();
-    const JsonValue& content = value.values[2 * m + 1];
+    const std::string_view name = value.MemberName(m);
+    const JsonValue& content = value.MemberValue(m);
     tensorflow::Feature feature;
     if (content.IsArray()) {
       for (std::uint32_t i = 0; i < content.count; ++i) {

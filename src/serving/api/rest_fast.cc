@@ -204,6 +204,7 @@ std::optional<RestInputs> Finish(std::vector<TensorReader>* readers, RestFormat 
 
 std::optional<RestInputs> ReadRows(ondemand::value value, const std::vector<TensorInfo>& inputs) {
   std::vector<TensorReader> readers;
+  readers.reserve(inputs.size());
   for (const TensorInfo& input : inputs) readers.emplace_back(input.dtype);
   ondemand::array rows;
   if (value.get_array().get(rows)) return std::nullopt;
@@ -237,6 +238,7 @@ std::optional<RestInputs> ReadRows(ondemand::value value, const std::vector<Tens
 std::optional<RestInputs> ReadColumns(ondemand::value value,
                                       const std::vector<TensorInfo>& inputs) {
   std::vector<TensorReader> readers;
+  readers.reserve(inputs.size());
   for (const TensorInfo& input : inputs) readers.emplace_back(input.dtype);
   ondemand::json_type type{};
   if (value.type().get(type)) return std::nullopt;

@@ -268,7 +268,7 @@ absl::Status LoadModel(ServingContext& context, const std::string& name, std::st
   } else if (!base_path.empty()) {
     it->base_path = base_path;
   }
-  const absl::Status status = context.set_models(std::move(models));
+  const absl::Status status = context.set_models(models);
   // Others that do not serve are not this call's failure.
   return context.Ready(name) && status.code() == absl::StatusCode::kUnknown ? absl::OkStatus()
                                                                             : status;
@@ -279,7 +279,7 @@ absl::Status UnloadModel(ServingContext& context, const std::string& name) {
   if (std::erase_if(models, [&](const ModelConfig& m) { return m.name == name; }) == 0) {
     return absl::NotFoundError(StrCat("model \"", name, "\" is not configured"));
   }
-  const absl::Status status = context.set_models(std::move(models));
+  const absl::Status status = context.set_models(models);
   return status.code() == absl::StatusCode::kUnknown ? absl::OkStatus() : status;
 }
 

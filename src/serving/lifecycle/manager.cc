@@ -509,7 +509,7 @@ bool ModelManager::Settled(const Model& model) const {
   return true;
 }
 
-absl::Status ModelManager::SetModels(std::vector<ModelConfig> models,
+absl::Status ModelManager::SetModels(const std::vector<ModelConfig>& models,
                                      std::chrono::milliseconds timeout) {
   const std::lock_guard one_at_a_time(set_mutex_);
   std::set<std::string> names;
@@ -570,8 +570,7 @@ absl::Status ModelManager::SetModels(std::vector<ModelConfig> models,
     return std::all_of(models_.begin(), models_.end(),
                        [this](const auto& entry) { return Settled(*entry.second); });
   });
-  const absl::Status labels = ApplyLabels(models);
-  if (!labels.ok()) return labels;
+  TAKT_RETURN_IF_ERROR(ApplyLabels(models));
   std::vector<std::string> missing;
   for (const auto& [name, model] : models_) {
     if (std::none_of(model->versions.begin(), model->versions.end(), [](const auto& entry) {

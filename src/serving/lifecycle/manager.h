@@ -78,7 +78,7 @@ class ModelManager {
   // UNKNOWN "Some models did not become available: {a, b}"; the configuration stands nevertheless,
   // and they are loaded when they can be.
   // FAILED_PRECONDITION when a label names a version that is not available; labels are unchanged.
-  absl::Status SetModels(std::vector<ModelConfig> models, std::chrono::milliseconds timeout);
+  absl::Status SetModels(const std::vector<ModelConfig>& models, std::chrono::milliseconds timeout);
   std::vector<ModelConfig> Models() const;
 
   // Highest first. NOT_FOUND "Could not find any versions of model X".

@@ -124,8 +124,9 @@ class ManagerTest : public testing::Test {
     config.policy = std::move(policy);
     return config;
   }
-  absl::Status Set(std::vector<ModelConfig> models, milliseconds timeout = milliseconds(10000)) {
-    return manager_->SetModels(std::move(models), timeout);
+  absl::Status Set(const std::vector<ModelConfig>& models,
+                   milliseconds timeout = milliseconds(10000)) {
+    return manager_->SetModels(models, timeout);
   }
   std::set<std::int64_t> Serving(const std::string& model) {
     std::set<std::int64_t> out;
