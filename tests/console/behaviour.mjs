@@ -229,6 +229,20 @@ const tests = [
     }
   }),
 
+  scenario("an alert is told on every page, silenced, and heard again; a rule is switched off", {}, async (page, daemon) => {
+    const badge = page.locator("nav .badge", { hasText: "1 alert fires" });
+    await badge.waitFor();
+    await go(page, daemon, "alerts");
+    await page.getByText("mnist-train-wide has failed").waitFor();
+    await page.getByLabel("Silence for app_failed").selectOption("60");
+    await page.getByText("silenced", { exact: true }).waitFor();
+    assert.deepEqual(daemon.calls.find((c) => c.path === "/alerts/silences").body, { rule: "app_failed", labels: { app: "mnist-train-wide" }, minutes: 60 });
+    await page.getByRole("button", { name: "End app_failed" }).click();
+    await page.getByText("firing", { exact: true }).waitFor();
+    await page.getByRole("button", { name: "low_disk: on" }).click();
+    await page.getByRole("button", { name: "low_disk: off" }).waitFor();
+  }),
+
   scenario("runs are chosen, overlaid and compared", {}, async (page, daemon) => {
     await go(page, daemon, "learning?runs=-");
     await page.getByRole("checkbox", { name: "Show mnist-train/2" }).check();

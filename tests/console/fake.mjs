@@ -95,6 +95,17 @@ export function mnist() {
   ].map(([name, kind, message, level], i) => ({ id: i + 1, time: ago(4000 - i * 600), app: name, kind, message, level }));
   return {
     apps, logs, events,
+    alerts: {
+      alerts: [
+        { rule: "app_failed", severity: "critical", state: "firing", silenced: false, labels: { app: "mnist-train-wide" }, since: ago(600), value: 1, summary: "mnist-train-wide has failed" },
+        { rule: "low_disk", severity: "warning", state: "pending", silenced: false, labels: { directory: "/var/lib/takt" }, since: ago(30), value: 0.06, summary: "less than 10 % of the disk is free" },
+      ],
+      rules: [
+        { name: "app_failed", metric: "takt_apps", divided_by: "", above: true, threshold: 0, window_seconds: 60, for_seconds: 0, severity: "critical", summary: "an app has failed", enabled: true },
+        { name: "low_disk", metric: "takt_node_filesystem_free_bytes", divided_by: "takt_node_filesystem_size_bytes", above: false, threshold: 0.1, window_seconds: 300, for_seconds: 600, severity: "warning", summary: "the disk is nearly full", enabled: true },
+      ],
+      silences: [],
+    },
     volumes: [{ name: "mnist_model", driver: "local", options: {}, created_at: ago(90000), host_path: "/var/lib/takt/volumes/mnist_model", ready: true, reason: "", users: ["mnist-serving", "mnist-train"] },
       { name: "nas", driver: "local", options: { device: "/data/nas" }, created_at: ago(90000), host_path: "/data/nas", ready: false, reason: "/data/nas is not mounted", users: [] }],
   };
@@ -206,6 +217,22 @@ export function fakeDaemon({ dist, state = mnist() }) {
       const made = { ...body, created_at: ago(0), host_path: body.options.device ?? `/var/lib/takt/volumes/${body.name}`, ready: true, reason: "", users: [] };
       state.volumes.push(made);
       return [201, made];
+    },
+    "GET /alerts": () => state.alerts,
+    "POST /alerts/silences": (body) => {
+      const made = { id: "s1", rule: body.rule ?? "", labels: body.labels ?? {}, until: new Date(Date.now() + body.minutes * 60_000).toISOString(), why: body.why ?? "" };
+      state.alerts.silences.push(made);
+      for (const a of state.alerts.alerts) if (a.rule === made.rule) a.silenced = true;
+      return [201, made];
+    },
+    "DELETE /alerts/silences/s1": () => {
+      state.alerts.silences = [];
+      for (const a of state.alerts.alerts) a.silenced = false;
+      return state.alerts;
+    },
+    "PUT /alerts/rules/low_disk": (body) => {
+      state.alerts.rules.find((r) => r.name === "low_disk").enabled = body.enabled;
+      return state.alerts;
     },
     "GET /logs": (_, url) => ({ entries: entriesOf(url.searchParams.get("query") ?? "").reverse().slice(0, Number(url.searchParams.get("limit") ?? 500)), next: null, complete: true, scanned: 100 }),
     "GET /logs/histogram": (_, url) => {

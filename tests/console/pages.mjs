@@ -27,6 +27,7 @@ const PAGES = [
   ["charts", "charts", ".u-over", 7],
   ["charts-serving", "charts/serving", ".u-over", 3],
   ["charts-apps", "charts/apps?app=mnist-train", ".u-over", 2],
+  ["alerts", "alerts", "table"],
   ["volumes", "volumes", "table"],
   ["images", "images", "table"],
   ["system", "system", "dl"],

@@ -163,5 +163,9 @@ export const api = {
     call("get", "/apps/{name}/learning", { ...app(name), query }),
   curve: (name: string, query: CurveQuery, signal?: AbortSignal) =>
     call("get", "/apps/{name}/learning/curve", { ...app(name), query, signal }),
+  alerts: () => call("get", "/alerts"),
+  silence: (body: Schemas["AddSilence"]) => call("post", "/alerts/silences", { body }),
+  endSilence: (id: string) => call("delete", "/alerts/silences/{id}", { path: { id } }),
+  setRule: (name: string, enabled: boolean) => call("put", "/alerts/rules/{name}", { ...app(name), body: { enabled } }),
   images: () => call("get", "/images"),
 };
