@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 namespace takt::runtime::shim {
 namespace {
 
+constexpr std::size_t kOtherFiles = 64;       // descriptors that a shim has besides
 constexpr std::size_t kBufferBytes = 65'536;  // waiting for a slow end; then reading pauses
 
 bool Address(const std::string& ip, int port, sockaddr_storage& address, socklen_t& size) {
@@ -36,7 +38,15 @@ bool Address(const std::string& ip, int port, sockaddr_storage& address, socklen
 
 }  // namespace
 
-Forwarder::Forwarder() : epoll_(epoll_create1(EPOLL_CLOEXEC)) {}
+Forwarder::Forwarder(std::size_t max_connections)
+    : epoll_(epoll_create1(EPOLL_CLOEXEC)), max_connections_(max_connections) {
+  // Two descriptors a connection; accepting must never fail for want of one.
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    const std::size_t left = files.rlim_cur > kOtherFiles ? files.rlim_cur - kOtherFiles : 0;
+    max_connections_ = std::min(max_connections_, left / 2);
+  }
+}
 
 Forwarder::~Forwarder() {
   for (const auto& end : ends_) {
@@ -137,7 +147,7 @@ void Forwarder::Accept(const End& listener) {
   const int target = Address(ip, port, address, size)
                          ? socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
                          : -1;
-  if (target < 0 || connections_ >= kMaxForwardedConnections ||
+  if (target < 0 || connections_ >= max_connections_ ||
       (connect(target, reinterpret_cast<sockaddr*>(&address), size) != 0 && errno != EINPROGRESS)) {
     if (target >= 0) close(target);
     close(fd);

@@ -15,11 +15,12 @@
 
 namespace takt::runtime::shim {
 
-inline constexpr std::size_t kMaxForwardedConnections = 4096;  // beyond: accepted and closed
+// Beyond: accepted and closed. Fewer where the limit of open files says so.
+inline constexpr std::size_t kMaxForwardedConnections = 4096;
 
 class Forwarder {
  public:
-  Forwarder();
+  explicit Forwarder(std::size_t max_connections = kMaxForwardedConnections);
   ~Forwarder();
   Forwarder(const Forwarder&) = delete;
   Forwarder& operator=(const Forwarder&) = delete;
@@ -55,6 +56,7 @@ class Forwarder {
   int epoll_;
   std::map<int, std::pair<std::string, int>> targets_;
   std::vector<std::unique_ptr<End>> ends_;
+  std::size_t max_connections_;
   std::size_t connections_ = 0;
 };
 

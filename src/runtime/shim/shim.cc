@@ -88,7 +88,8 @@ std::string OwnStartTime() {
 
 class Shim {
  public:
-  explicit Shim(int directory) : directory_(directory) {}
+  Shim(int directory, const rlimit& program_files)
+      : directory_(directory), program_files_(program_files) {}
   int Run();
 
  private:
@@ -110,6 +111,7 @@ class Shim {
   int Timeout() const;
 
   int directory_;
+  rlimit program_files_;  // limit of open files that the program gets
   Launch launch_;
   int launch_fd_ = -1, exit_fd_ = -1, signals_ = -1, init_ = -1;
   int pipes_[2] = {-1, -1};  // reading ends of stdout and stderr
@@ -162,6 +164,7 @@ bool Shim::Spawn(std::string& failure) {
   // and writes into its log.
   const auto first = [&] {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    setrlimit(RLIMIT_NOFILE, &program_files_);
     dup2(out[1], STDOUT_FILENO);
     dup2(err[1], STDERR_FILENO);
     for (const std::string& group : launch_.control_groups) {
@@ -454,7 +457,12 @@ int RunShim(const char* directory) {
   const int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return 1;
   if (chdir("/") != 0) return 1;
-  return Shim(fd).Run();
+  // Forwarded connections take descriptors.
+  rlimit files{};
+  getrlimit(RLIMIT_NOFILE, &files);
+  const rlimit all{files.rlim_max, files.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &all);
+  return Shim(fd, files).Run();
 }
 
 int RunEnter(const char* pid, char** arguments) {
