@@ -8,6 +8,8 @@
 
 #include "base/fs.h"
 #include "load/grpc_load.h"
+#include "plot.h"
+#include "requests.h"
 
 namespace takt {
 namespace {
@@ -27,6 +29,11 @@ struct Flags {
   double duration_s = 5;
   double warm_up_s = 1;
   std::string request_file;
+  std::string replay_file;
+  std::string model;
+  std::string signature = "serving_default";
+  std::int64_t rows = 1;
+  std::string plot_file;
   std::string json_file;
   int server_pid = 0;
 };
@@ -37,7 +44,17 @@ int Main(int argc, char** argv) {
   Flags flags;
   CLI::App app("Asks a model server and says what the answers took.");
   app.add_option("--target", flags.load.target, "HOST:PORT or unix:PATH")->required();
-  app.add_option("--request", flags.request_file, "file: a serialised PredictRequest")->required();
+  auto* from = app.add_option_group("requests", "what to ask, one of");
+  from->add_option("--request", flags.request_file,
+                   "file: a PredictRequest, as JSON where the name ends in .json");
+  from->add_option("--replay", flags.replay_file,
+                   "file: the Predict requests of a log (TFRecords of PredictionLog), in turn");
+  from->add_option("--model", flags.model, "random values of the shapes that this model says");
+  from->require_option(1);
+  app.add_option("--signature", flags.signature, "with --model");
+  app.add_option("--rows", flags.rows, "with --model: the batch dimension")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000}));
+  app.add_option("--plot", flags.plot_file, "write latency over time there, as SVG");
   app.add_option("--method", flags.load.method, "gRPC method");
   app.add_option("-c,--connections", flags.load.connections, "connections");
   app.add_option("-s,--streams", flags.load.streams, "calls at once on each connection");
@@ -48,17 +65,23 @@ int Main(int argc, char** argv) {
   app.add_option("--json", flags.json_file, "write the figures there");
   CLI11_PARSE(app, argc, argv);
 
-  auto request = ReadFile(flags.request_file, std::size_t{1} << 31);
-  if (!request.ok()) {
-    std::fprintf(stderr, "takt-load: %s\n", std::string(request.status().message()).c_str());
-    return ExitCodeFor(request.status().code());
+  const auto requests = !flags.request_file.empty()  ? RequestFromFile(flags.request_file)
+                        : !flags.replay_file.empty() ? RequestsFromLog(flags.replay_file)
+                                                     : RandomRequest(flags.load.target, flags.model,
+                                                                     flags.signature, flags.rows);
+  if (!requests.ok()) {
+    std::fprintf(stderr, "takt-load: %s\n", std::string(requests.status().message()).c_str());
+    return ExitCodeFor(requests.status().code());
   }
   const auto seconds = [](double s) {
     return std::chrono::nanoseconds(static_cast<std::int64_t>(s * 1e9));
   };
   flags.load.duration = seconds(flags.duration_s);
   flags.load.warm_up = seconds(flags.warm_up_s);
-  flags.load.message = [&](std::uint64_t) { return std::string_view(*request); };
+  flags.load.message = [&](std::uint64_t n) {
+    return std::string_view((*requests)[n % requests->size()]);
+  };
+  std::vector<PlotPoint> points;
   const bool live = isatty(STDERR_FILENO) != 0;
   std::optional<double> cpu_begin;
   std::optional<double> cpu_end;
@@ -66,7 +89,11 @@ int Main(int argc, char** argv) {
     using Phase = load::LoadProgress::Phase;
     if (progress.phase == Phase::kBegin) cpu_begin = CpuSecondsOf(flags.server_pid);
     if (progress.phase == Phase::kEnd) cpu_end = CpuSecondsOf(flags.server_pid);
-    if (!live || progress.phase == Phase::kBegin) return;
+    if (progress.phase == Phase::kBegin) return;
+    if (progress.last.calls > 0 && progress.last_answer.size() >= 5) {
+      points.push_back({progress.last, VersionOf(progress.last_answer.substr(5))});
+    }
+    if (!live) return;
     std::fprintf(stderr, "\r%5.0f s  %9llu answers  p50 %.0f us  p99 %.0f us  errors %llu   ",
                  progress.last.at_seconds, static_cast<unsigned long long>(progress.last.calls),
                  progress.last.p50_us, progress.last.p99_us,
@@ -132,6 +159,13 @@ int Main(int argc, char** argv) {
   }
   if (!flags.json_file.empty()) {
     const absl::Status written = WriteFileAtomic(flags.json_file, out.dump(1) + "\n");
+    if (!written.ok()) {
+      std::fprintf(stderr, "takt-load: %s\n", std::string(written.message()).c_str());
+      return ExitCodeFor(written.code());
+    }
+  }
+  if (!flags.plot_file.empty()) {
+    const absl::Status written = WriteFileAtomic(flags.plot_file, PlotSvg(points));
     if (!written.ok()) {
       std::fprintf(stderr, "takt-load: %s\n", std::string(written.message()).c_str());
       return ExitCodeFor(written.code());

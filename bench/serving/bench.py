@@ -3,7 +3,7 @@
 The floor of a load is what the bare nghttp2 responder takes for the same request and answer sizes at the
 same load, plus what TF_SessionRun takes for one request (for a batch of n: a run of n, divided by n).
 PEER=/path/to/tensorflow_model_server in the environment adds that server, with its defaults and with batching.
-usage: bench.py --build DIR [--json FILE] [--quick] [--only mnist,cnn,...]"""
+usage: bench.py --build DIR [--json FILE] [--quick] [--seconds S] [--repeats N] [--only mnist,cnn,...]"""
 import argparse
 import ctypes
 import json
@@ -65,8 +65,8 @@ class Bench:
         self.out = f'{self.build}/bench/serving'
         self.models_dir = f'{self.out}/models'
         self.quick = args.quick
-        self.seconds = 1 if args.quick else 3
-        self.repeats = 1 if args.quick else 5
+        self.seconds = 1 if args.quick else args.seconds
+        self.repeats = 1 if args.quick else args.repeats
         self.peer = os.environ.get('PEER')
         self.results = []
         self.extras = []
@@ -147,8 +147,6 @@ class Bench:
         return row
 
     def compare(self, model, loads):
-        with open(f'{self.models_dir}/{model}/request.bin', 'rb') as f:
-            f.read()
         plain, plain_port, _, _ = self.serve(model, '--event_loop_threads=1')
         auto, auto_port, _, _ = self.serve(model, '--event_loop_threads=1', '--batching=auto')
         answer = self.load(plain.pid, plain_port, model, 1, 1, seconds=0.2)['answer_bytes']
@@ -275,6 +273,8 @@ def main():
     parser.add_argument('--build', required=True)
     parser.add_argument('--json')
     parser.add_argument('--quick', action='store_true')
+    parser.add_argument('--seconds', type=float, default=3, help='of each load')
+    parser.add_argument('--repeats', type=int, default=5)
     parser.add_argument('--only', default='mnist,cnn,megabyte,transformer,rest,loops,idle,switch')
     args = parser.parse_args()
     os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'

@@ -507,7 +507,7 @@ void Load::AskWhatIsDue(Clock::time_point now) {
 }
 
 void Load::CloseSecond(Clock::time_point now, LoadProgress::Phase phase) {
-  LoadProgress progress{phase, {}};
+  LoadProgress progress{phase, {}, result_.last_answer};
   progress.last.at_seconds = std::chrono::duration<double>(now - count_from_).count();
   progress.last.calls = second_.count();
   progress.last.errors = second_errors_;

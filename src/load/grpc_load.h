@@ -51,6 +51,7 @@ struct LoadSecond {
 struct LoadProgress {
   enum class Phase { kBegin, kRunning, kEnd } phase;
   LoadSecond last;
+  std::string_view last_answer;  // as LoadResult::last_answer; valid during the call
 };
 
 struct LoadResult {

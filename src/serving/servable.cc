@@ -43,7 +43,9 @@ std::string AnswerSpec(const std::string& name, std::int64_t version,
 
 void RunCost::Record(std::int64_t rows, std::chrono::nanoseconds took) {
   if (rows < 1) return;
-  auto& mean = mean_ns_[std::min(BucketOf(rows), mean_ns_.size() - 1)];
+  const std::size_t bucket = std::min(BucketOf(rows), mean_ns_.size() - 1);
+  auto& mean = mean_ns_[bucket];
+  runs_[bucket].fetch_add(1, std::memory_order_relaxed);
   const std::int64_t old = mean.load(std::memory_order_relaxed);
   // A single run that was interrupted (by the system, by another load) says little: up goes slowly,
   // down quickly.
@@ -59,7 +61,9 @@ std::chrono::nanoseconds RunCost::Estimate(std::int64_t rows) const {
   rows = std::max<std::int64_t>(rows, 1);
   const std::size_t bucket = std::min(BucketOf(rows), mean_ns_.size() - 1);
   std::int64_t estimate = mean_ns_[bucket].load(std::memory_order_relaxed);
-  const bool measured = estimate != 0;
+  // A size that was run a few times only may have been interrupted.
+  constexpr std::uint32_t kFewRuns = 8;
+  const bool measured = runs_[bucket].load(std::memory_order_relaxed) >= kFewRuns;
   for (std::size_t b = 0; b < bucket; ++b) {
     const std::int64_t mean = mean_ns_[b].load(std::memory_order_relaxed);
     if (mean == 0) continue;
@@ -81,12 +85,22 @@ std::chrono::nanoseconds RunCost::Estimate(std::int64_t rows) const {
 }
 
 std::int64_t RunCost::MostRows(std::chrono::nanoseconds target) const {
-  std::int64_t rows = 1;
+  // A larger batch must not make a row dearer, either: beyond what the caches hold it often does.
+  constexpr double kTolerance = 1.15;
+  // Now and then it is tried all the same: what was seen may have changed.
+  constexpr std::uint32_t kTryEvery = 1024;
+  const bool try_it = asked_.fetch_add(1, std::memory_order_relaxed) % kTryEvery == kTryEvery - 1;
+  std::int64_t most = 1;
+  double cheapest_row = 0;
   for (std::size_t b = 0; b < mean_ns_.size(); ++b) {
-    if (Estimate(std::int64_t{1} << b) > target) break;
-    rows = (std::int64_t{2} << b) - 1;
+    const std::int64_t rows = std::int64_t{1} << b;
+    const std::chrono::nanoseconds run = Estimate(rows);
+    const double row = static_cast<double>(run.count()) / static_cast<double>(rows);
+    if (run > target || (b > 0 && !try_it && row > cheapest_row * kTolerance)) break;
+    cheapest_row = b == 0 ? row : std::min(cheapest_row, row);
+    most = 2 * rows - 1;
   }
-  return rows;
+  return most;
 }
 
 Signature::Signature() = default;
@@ -160,6 +174,29 @@ absl::StatusOr<BatchQueue::Joined> Servable::Join(const Signature& signature,
                                                   const BatchSource& source, BatchEntry& entry) {
   if (signature.queue_ == nullptr) return BatchQueue::Joined::kRunAlone;
   return signature.queue_->Join(*this, source, entry);
+}
+
+void Servable::RunOnZeros() const {
+  constexpr std::size_t kMaxInputBytes = 64 << 20;
+  constexpr int kRuns = 3;  // the first one builds; the others show what a run takes
+  for (const auto& signature : signatures_) {
+    std::vector<Tensor> inputs;
+    for (const TensorInfo& info : signature->inputs()) {
+      Dims dims = info.unknown_rank ? Dims{1} : info.dims;
+      for (std::int64_t& dim : dims) dim = dim < 0 ? 1 : dim;
+      const std::int64_t count = ElementCount(dims).value_or(0);
+      const std::size_t size = std::max<std::size_t>(DataTypeSize(info.dtype), sizeof(void*));
+      if (static_cast<std::size_t>(count) > kMaxInputBytes / size) break;
+      absl::StatusOr<Tensor> input = Tensor::Allocate(info.dtype, std::move(dims));
+      if (!input.ok()) break;
+      if (input->bytes() > 0) std::memset(input->mutable_data(), 0, input->bytes());
+      inputs.push_back(*std::move(input));
+    }
+    if (inputs.size() != signature->inputs().size()) continue;
+    for (int i = 0; i < kRuns; ++i) {
+      if (!RunNow(*signature, inputs, {}, 1).ok()) break;
+    }
+  }
 }
 
 bool Servable::BelongsOnWorker(const Signature& signature, std::int64_t rows) const {

@@ -41,6 +41,8 @@ class RunCost {
  private:
   // By the power of two that is not larger than the rows; 0 = never run.
   std::array<std::atomic<std::int64_t>, 24> mean_ns_{};
+  std::array<std::atomic<std::uint32_t>, 24> runs_{};
+  mutable std::atomic<std::uint32_t> asked_{0};
 };
 
 // A signature with its feeds and fetches resolved.
@@ -110,6 +112,10 @@ class Servable : public std::enable_shared_from_this<Servable> {
   // Whether a run of so many rows would hold up an event loop, and there are workers to take it.
   bool BelongsOnWorker(const Signature& signature, std::int64_t rows) const;
   void RunOnWorker(std::function<void()> work) const { workers_->Run(std::move(work)); }
+  // Runs every signature on zeros, so that what TensorFlow builds at a first run (the executor,
+  // kernels for shapes) is there before a request comes. What a model says to zeros does not
+  // matter.
+  void RunOnZeros() const;
   // Lets the request of `source` wait for a run that it shares; see BatchQueue::Join. kRunAlone
   // where the servable does not batch.
   absl::StatusOr<BatchQueue::Joined> Join(const Signature& signature, const BatchSource& source,

@@ -41,6 +41,16 @@ TEST(RunCost, OneInterruptedRunDoesNotShutASizeOut) {
   EXPECT_LT(cost.Estimate(32), microseconds(300));
 }
 
+TEST(RunCost, ABatchDoesNotGrowToWhereRowsAreDearer) {
+  RunCost cost;
+  cost.Record(1, microseconds(40));
+  for (int i = 0; i < 10; ++i) {
+    cost.Record(32, microseconds(500));   // 16 a row
+    cost.Record(64, microseconds(1500));  // 23 a row
+  }
+  EXPECT_EQ(cost.MostRows(milliseconds(10)), 63);
+}
+
 TEST(RunCost, AModelThatHasBecomeSlowIsBelieved) {
   RunCost cost;
   cost.Record(1, microseconds(10));

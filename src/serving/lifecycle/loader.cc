@@ -123,6 +123,7 @@ LoadServable MakeLoader(Engine& engine, WorkerPool& workers, Metrics& metrics,
           std::shared_ptr<Servable> servable,
           Servable::Create(std::move(session), std::move(servable_options), &workers));
       if (options.warmup) {
+        servable->RunOnZeros();
         TAKT_RETURN_IF_ERROR(WarmUp(servable, directory, options.warmup_iterations));
       }
       return servable;
