@@ -1,10 +1,9 @@
 """What loading and unloading costs: resident memory over many cycles, and answers while versions change.
 
 usage: lifecycle.py --build build/release [--cycles 200] [--switches 8] [--json OUT]
-Prints a table. Memory: the last quarter's slope says whether it has levelled off. Switches: one client asks
-at a fixed rate (late answers count from when they were due); p99 of the seconds around a switch against p99
-of the others."""
-import argparse, json, os, shutil, statistics, sys, tempfile, threading, time
+Memory: the last quarter's slope says whether it has levelled off. Switches: takt-load asks at a fixed rate
+while one version follows the other every second or two, and while nothing changes."""
+import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, '..', '..', 'tests', 'serving'))
@@ -43,48 +42,39 @@ def memory(build, model, cycles):
     return values
 
 
+def load(build, server, request_file, rate, seconds):
+    """takt-load's figures at a fixed rate; answers count from when they were due."""
+    out = request_file + '.json'
+    subprocess.run([os.path.join(build, 'bin', 'takt-load'), '--target', f'127.0.0.1:{server.grpc}',
+                    '--request', request_file, '-c', '1', '-s', '8', '-r', str(rate), '-d', str(seconds),
+                    '--warm-up', '1', '--json', out], check=True, stdout=subprocess.DEVNULL)
+    return json.load(open(out))
+
+
 def switches(build, model, request, count, rate):
-    """(milliseconds of answers around switches, of the others, failed)"""
-    import grpc
+    """(during, steady): takt-load's figures while `count` versions follow each other, and while nothing
+    changes, on one server."""
     base = tempfile.mkdtemp(prefix='lifecycle.')
     shutil.copytree(model, os.path.join(base, '1'))
-    answers, failed, stop = [], [], threading.Event()
-    marks = []
+    request_file = os.path.join(base, 'request')
+    with open(request_file, 'wb') as f:
+        f.write(request)
+    seconds = 3 * count
     with Server(build, '--model_name=m', f'--model_base_path={base}') as server:
-        call = server.channel().unary_unary('/tensorflow.serving.PredictionService/Predict')
+        steady = load(build, server, request_file, rate, seconds)
 
-        def ask():
-            due = time.monotonic()
-            while not stop.is_set():
-                due += 1 / rate
-                time.sleep(max(0, due - time.monotonic()))
-                try:
-                    call(request, timeout=10)
-                    answers.append((due, (time.monotonic() - due) * 1e3))
-                except grpc.RpcError as error:
-                    failed.append(error.code().name)
-        thread = threading.Thread(target=ask)
+        def publish():
+            for version in range(2, 2 + count):
+                staging = os.path.join(base, 'tmp')
+                shutil.copytree(model, staging)
+                os.rename(staging, os.path.join(base, str(version)))
+                server.wait_for_log(f'version {version - 1} unloaded')
+        thread = threading.Thread(target=publish)
         thread.start()
-        for version in range(2, 2 + count):
-            steady_from = time.monotonic()
-            wait_for('two steady seconds', lambda: time.monotonic() > steady_from + 2)
-            staging = os.path.join(base, 'tmp')
-            shutil.copytree(model, staging)
-            begin = time.monotonic()
-            os.rename(staging, os.path.join(base, str(version)))
-            server.wait_for_log(f'version {version - 1} unloaded')
-            marks.append((begin, time.monotonic()))
-        stop.set()
-        thread.join()
+        during = load(build, server, request_file, rate, seconds)
+        assert not thread.is_alive(), 'the versions did not follow each other in time'
     shutil.rmtree(base)
-    during = [ms for due, ms in answers if any(a <= due <= b for a, b in marks)]
-    steady = [ms for due, ms in answers if not any(a <= due <= b for a, b in marks)]
-    return during, steady, failed
-
-
-def percentile(values, p):
-    values = sorted(values)
-    return values[min(len(values) - 1, int(len(values) * p / 100))]
+    return during, steady
 
 
 def main():
@@ -113,14 +103,10 @@ def main():
         print('resident after 1 / {cycles} cycles: {first_mb:.1f} / {last_mb:.1f} MB; slope of the last '
               'quarter {slope_percent_per_cycle:+.4f} % a cycle'.format(**out['memory']), flush=True)
     if args.switches:
-        during, steady, failed = switches(args.build, half, request.SerializeToString(), args.switches,
-                                          args.rate)
-        out['switches'] = {'count': args.switches, 'answers_during': len(during), 'failed': len(failed),
-                           'p99_during_ms': percentile(during, 99), 'p99_steady_ms': percentile(steady, 99),
-                           'max_during_ms': max(during), 'max_steady_ms': max(steady)}
-        print('{count} switches at {rate:.0f} requests/s: p99 {p99_during_ms:.2f} ms during, '
-              '{p99_steady_ms:.2f} ms steady; max {max_during_ms:.2f} / {max_steady_ms:.2f} ms; {failed} '
-              'failed'.format(rate=args.rate, **out['switches']))
+        during, steady = switches(args.build, half, request.SerializeToString(), args.switches, args.rate)
+        out['switches'] = {'count': args.switches, 'during': during, 'steady': steady}
+        for name in ('steady', 'during'):
+            print(name, json.dumps(out['switches'][name]))
     if args.json:
         with open(args.json, 'w') as f:
             json.dump(out, f, indent=1)

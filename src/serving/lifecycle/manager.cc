@@ -471,7 +471,10 @@ void ModelManager::FinishUnloads() {
       load_pool_->Post([this, name = model.config.name, generation = model.generation,
                         number = number, servable = std::move(version.servable)]() mutable {
         servable.reset();
-        malloc_trim(0);  // the allocator keeps freed variables otherwise
+        // The allocator keeps freed variables otherwise. Not on this thread: it holds the
+        // allocator's locks meanwhile, and a request that waits for one must not wait for a low
+        // priority.
+        scan_pool_->Post([] { malloc_trim(0); });
         const std::lock_guard lock(mutex_);
         Model* owner = Find(name, generation);
         if (owner == nullptr) return;
