@@ -248,7 +248,7 @@ const tests = [
     await page.getByRole("checkbox", { name: "Show mnist-train/2" }).check();
     await page.locator(".u-over").first().waitFor();
     await page.getByRole("checkbox", { name: "Show mnist-train/1" }).check();
-    await page.getByRole("row", { name: "VERSION 1 2" }).waitFor();
+    await page.getByRole("row", { name: "VERSION 1 2", exact: true }).waitFor();
     await until("both runs are in the legend", async () => {
       const legend = await page.locator("figure").first().innerText();
       return legend.includes("mnist-train/1 train") && legend.includes("mnist-train/2 validation");

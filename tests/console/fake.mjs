@@ -132,6 +132,21 @@ function metric(query) {
   return { from: new Date(from).toISOString(), step_ms: step, series: rows.map(([labels, base], k) => ({ labels, values: wave(base, k) })) };
 }
 
+function runsOf(apps) {
+  return apps.filter((a) => a.services.some((s) => s.role === "training")).flatMap((a) => [2, 1].map((number) => {
+    const metric = (writer, tag, last, best) => ({ writer, tag, last_step: 2000, last: last + number / 100, best, best_is: tag === "loss" ? "lowest" : tag === "accuracy" ? "highest" : null });
+    const failed = a.state === "failed" && number === 2;
+    return {
+      app: a.name, number, service: "tensor", revision: number, values: { ...a.values, VERSION: String(number) }, why: "", author: "local",
+      state: failed ? "failed" : "completed", reason: failed ? "failed with exit code 1" : "", started: ago(9000 - number * 2700), ended: ago(8900 - number * 2700),
+      exit_code: failed ? 1 : 0, signal: null, restarts: 0, cpu_seconds: 120.5, node: "node1", note: number === 2 ? "the longer one" : "", tags: number === 2 ? ["keep"] : [],
+      model: { name: "mnist", volume: "mnist_model", path: "mnist", newest_version: 2, versions: failed ? [] : [{ number, modified: ago(3300), complete: true, exists: true, serves: number === 2 && !failed }], loaded_by: [] },
+      findings: failed ? [{ kind: "not_finite", alert: true, message: "the loss is NaN since step 1200" }] : [], hyperparameters: { batch: "50" },
+      metrics: [metric("train", "loss", 0.31, 0.3), metric("validation", "loss", 0.33, 0.32), metric("train", "accuracy", 0.9, 0.93), metric("validation", "accuracy", 0.9, 0.918), metric("train", "learning_rate", 0.01, null)],
+    };
+  }));
+}
+
 function learning(a, url) {
   if (!a.services.some((s) => s.role === "training")) return { series: [], hyperparameters: {}, corrupt_records: 0, skipped_values: 0, unknown_plugins: {} };
   const scalar = (writer, tag, last, min, max) => ({ service: "tensor", writer, tag, kind: "scalar", count: 200, last_step: 2000, last_time: ago(3300), last_value: last, min, max });
@@ -218,6 +233,10 @@ export function fakeDaemon({ dist, state = mnist() }) {
       state.volumes.push(made);
       return [201, made];
     },
+    "GET /runs": (_, url) => ({ runs: runsOf(state.apps).filter((r) => !url.searchParams.get("app") || r.app === url.searchParams.get("app")) }),
+    "GET /models": () => ({ models: [{ name: "mnist", volume: "mnist_model", path: "mnist", made_by: ["mnist-train"], loaded_by: [{ app: "mnist-serving", service: "serving", live: true }],
+      versions: [{ number: 2, modified: ago(3300), complete: true, serves: true, run: { app: "mnist-train", number: 2 } }, { number: 1, modified: ago(8900), complete: true, serves: false, run: { app: "mnist-train", number: 1 } }] }] }),
+    "PUT /runs/mnist-train/2": (body) => Object.assign(runsOf(state.apps).find((r) => r.app === "mnist-train" && r.number === 2), body),
     "GET /alerts": () => state.alerts,
     "POST /alerts/silences": (body) => {
       const made = { id: "s1", rule: body.rule ?? "", labels: body.labels ?? {}, until: new Date(Date.now() + body.minutes * 60_000).toISOString(), why: body.why ?? "" };

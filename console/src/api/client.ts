@@ -20,6 +20,8 @@ export type Volume = Schemas["Volume"];
 
 export type LogEntry = Schemas["LogEntry"];
 export type Learning = Schemas["Learning"];
+export type Run = Schemas["Run"];
+export type Model = Schemas["Model"];
 export type Curve = Schemas["Curve"];
 export interface LogQuery {
   query?: string;
@@ -167,5 +169,9 @@ export const api = {
   silence: (body: Schemas["AddSilence"]) => call("post", "/alerts/silences", { body }),
   endSilence: (id: string) => call("delete", "/alerts/silences/{id}", { path: { id } }),
   setRule: (name: string, enabled: boolean) => call("put", "/alerts/rules/{name}", { ...app(name), body: { enabled } }),
+  runs: async (query: { app?: string; limit?: number }) => (await call("get", "/runs", { query })).runs,
+  annotate: (run: Schemas["Run"], body: Schemas["RunAnnotation"]) =>
+    call("put", "/runs/{app}/{number}", { path: { app: run.app, number: run.number }, body }),
+  models: async () => (await call("get", "/models")).models,
   images: () => call("get", "/images"),
 };

@@ -1,37 +1,32 @@
-import { describe, expect, test } from "vitest";
-import type { App, Instance, Revision } from "../api/client";
-import { byRank, pointsOf, runsOf, windowOf } from "./runs";
+import { expect, test } from "vitest";
+import type { Run } from "../api/client";
+import { byRank, idOf, matches, pointsOf, secondsOf, sorted, windowOf } from "./runs";
 
-const time = (s: number) => new Date(1_700_000_000_000 + s * 1000).toISOString();
-const revision = (number: number, at: number): Revision => ({
-  number, created_at: time(at), author: "", why: "", rollback_of: 0, image_digests: {},
-  configuration: { template: "", template_name: "", values: { VERSION: String(number) }, volume_options: {} },
+const run = (number: number, more: Partial<Run> = {}): Run => ({
+  app: "t", number, service: "s", revision: number, values: { VERSION: String(number) }, why: "", author: "", state: "completed", reason: "",
+  started: `2026-05-01T12:0${number}:00Z`, ended: `2026-05-01T12:0${number}:30Z`, exit_code: 0, signal: null, restarts: 0, cpu_seconds: 1,
+  node: "", note: "", tags: [], model: null, findings: [], hyperparameters: {}, metrics: [], ...more,
 });
-const instance = (revision: number, at: number, more: Partial<Instance> = {}): Instance => ({
-  id: `i${at}`, replica: 0, restarts: 0, revision, node: "", state: "exited", health: "none", reason: "", exit_code: 0, signal: null,
-  oom_killed: false, pid: 0, created_at: time(at), started_at: time(at), finished_at: time(at + 5), endpoints: [], cpu_seconds: 0,
-  memory_bytes: 0, ...more,
-});
-const app = (instances: Instance[]): App => ({
-  name: "t", state: "running", reason: "", stopped: false, created_at: time(0), updated_at: time(0), values: {},
-  revision: { number: 1, created_at: time(0), author: "", why: "", rollback_of: 0, image_digests: {} },
-  services: [{ name: "s", role: "training", state: "running", reason: "", image: "", replicas: 1, instances }],
+const loss = (last: number | string | null) => [{ writer: "train", tag: "loss", last_step: 1, last, best: last, best_is: "lowest" as const }];
+
+test("a run is asked about within its own time, one that lives up to now", () => {
+  expect(windowOf(run(1))).toEqual({ from: "2026-05-01T12:00:59.000Z", to: "2026-05-01T12:01:31.000Z" });
+  expect(windowOf(run(1, { ended: null, state: "running" }))).toEqual({ from: "2026-05-01T12:00:59.000Z" });
+  expect(secondsOf(run(1), 0)).toBe(30);
+  expect(secondsOf(run(1, { ended: null, state: "running" }), Date.parse("2026-05-01T12:02:00Z"))).toBe(60);
+  expect(secondsOf(run(1, { ended: null, state: "failed" }), 0)).toBeNull();
 });
 
-describe("runs", () => {
-  test("each revision is one, newest first, each up to the next", () => {
-    const runs = runsOf(app([instance(1, 10), instance(2, 100)]), [revision(2, 99), revision(1, 9)]);
-    expect(runs.map((r) => [r.id, r.values.VERSION, r.live])).toEqual([["t/2", "2", false], ["t/1", "1", false]]);
-    expect(windowOf(runs[1]!)).toEqual({ from: time(9), to: time(99) });
-    expect(windowOf(runs[0]!)).toEqual({ from: time(99) });
-  });
-  test("a second start of one revision is a second run, a restart is not", () => {
-    const again = [instance(1, 10), instance(1, 50), instance(1, 60, { restarts: 1, state: "running", finished_at: null })];
-    expect(runsOf(app(again), [revision(1, 9)]).map((r) => [r.id, r.live])).toEqual([["t/1.2", true], ["t/1", false]]);
-  });
-  test("where no instance is kept any more, the revision tells", () => {
-    expect(runsOf(app([]), [revision(1, 9)]).map((r) => [r.id, r.startedMs])).toEqual([["t/1", Date.parse(time(9))]]);
-  });
+test.each([["", true], ["t/1", true], ["version=1", true], ["VERSION=2", false], ["keep", true], ["completed", true], ["nothing", false]])(
+  "a filter for %j", (text, found) => expect(matches(run(1, { tags: ["Keep"] }), text)).toBe(found));
+
+test("runs are sorted by time or by a metric; what is unknown comes last, whichever way", () => {
+  const runs = [run(1, { metrics: loss(0.5) }), run(2, { metrics: loss("NaN") }), run(3, { metrics: loss(0.1) }), run(4)];
+  const order = (by: string, down: boolean) => sorted(runs, { by, down }, 0).map((r) => r.number);
+  expect(order("started", true)).toEqual([4, 3, 2, 1]);
+  expect(order("train/loss", false)).toEqual([3, 1, 2, 4]);
+  expect(order("train/loss", true)).toEqual([1, 3, 2, 4]);
+  expect(idOf(runs[0]!)).toBe("t/1");
 });
 
 test("losses and accuracies of validation come first", () => {

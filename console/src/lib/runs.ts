@@ -1,71 +1,22 @@
-// Runs of training: each from a start to the next start of the same app, over restarts. Pure.
-import type { App, Curve, Learning, Revision } from "../api/client";
+// Training runs as tables and charts show them. Pure.
+import type { Curve, Learning, Run, Schemas } from "../api/client";
 import { parseTime } from "./format";
 
-export interface Run {
-  id: string; // "app/3", "app/3.2" for the second run of one revision
-  app: string;
-  revision: number;
-  values: Record<string, string>;
-  fromMs: number;
-  toMs: number | null; // where the next run begins; null for the newest
-  startedMs: number;
-  finishedMs: number | null; // null: it runs, or it is not known
-  live: boolean;
+export type Metric = Schemas["RunMetric"];
+export const idOf = (run: Run) => `${run.app}/${run.number}`;
+export const isLive = (run: Run) => run.state === "running";
+
+// The span of wall time that the run wrote in; a second more on both sides, for clocks.
+export function windowOf(run: Run): { from: string; to?: string } {
+  const shifted = (time: string, by: number) => new Date((parseTime(time) ?? 0) + by).toISOString();
+  return { from: shifted(run.started, -1000), ...(run.ended ? { to: shifted(run.ended, 1000) } : {}) };
 }
 
-// Newest first. Instances tell when a run began; where none is kept any more, its revision does.
-export function runsOf(app: App, revisions: readonly Revision[]): Run[] {
-  const instances = app.services.filter((s) => s.role === "training").flatMap((s) => s.instances);
-  const starts: { revision: Revision; at: number; finished: number | null; live: boolean }[] = [];
-  for (const revision of revisions) {
-    const own = instances
-      .filter((i) => i.revision === revision.number)
-      .map((i) => ({ i, at: parseTime(i.started_at) ?? parseTime(i.created_at) }))
-      .filter((x): x is { i: (typeof instances)[number]; at: number } => x.at !== null)
-      .sort((a, b) => a.at - b.at);
-    if (own.length === 0) {
-      const at = parseTime(revision.created_at);
-      if (at !== null) starts.push({ revision, at, finished: null, live: false });
-      continue;
-    }
-    for (const { i, at } of own) {
-      const last = starts.at(-1);
-      const ended = i.state === "exited" ? parseTime(i.finished_at) : null;
-      // A restart goes on with the run that it restarts.
-      if (i.restarts > 0 && last?.revision === revision) {
-        last.finished = ended;
-        last.live = i.state !== "exited";
-      } else {
-        starts.push({ revision, at, finished: ended, live: i.state !== "exited" });
-      }
-    }
-  }
-  starts.sort((a, b) => a.at - b.at);
-  const seen = new Map<number, number>();
-  return starts
-    .map((start, k): Run => {
-      const nth = (seen.get(start.revision.number) ?? 0) + 1;
-      seen.set(start.revision.number, nth);
-      return {
-        id: `${app.name}/${start.revision.number}${nth > 1 ? `.${nth}` : ""}`,
-        app: app.name,
-        revision: start.revision.number,
-        values: start.revision.configuration.values,
-        fromMs: start.at - 1000,
-        toMs: starts[k + 1] ? starts[k + 1]!.at - 1000 : null,
-        startedMs: start.at,
-        finishedMs: start.finished,
-        live: start.live,
-      };
-    })
-    .reverse();
+export function secondsOf(run: Run, nowMs: number): number | null {
+  const from = parseTime(run.started);
+  const to = run.ended ? parseTime(run.ended) : isLive(run) ? nowMs : null;
+  return from === null || to === null ? null : Math.max(0, to - from) / 1000;
 }
-
-export const windowOf = (run: Run) => ({
-  from: new Date(run.fromMs).toISOString(),
-  ...(run.toMs === null ? {} : { to: new Date(run.toMs).toISOString() }),
-});
 
 export type ScalarSeries = Learning["series"][number];
 export const scalars = (learning: Learning) => learning.series.filter((s) => s.kind === "scalar");
@@ -82,12 +33,35 @@ export function rank(name: string): number {
 }
 export const byRank = (a: string, b: string) => rank(a) - rank(b) || a.localeCompare(b);
 
-// Loss is best when least, everything else when greatest.
-export const best = (s: ScalarSeries): number | null => (/loss|error|perplexity/i.test(s.tag) ? s.min : s.max);
-
 export function numberOf(value: number | string | null): number | null {
   if (typeof value === "number" || value === null) return value;
   return value === "Infinity" ? Infinity : value === "-Infinity" ? -Infinity : NaN;
+}
+
+// "VERSION=2", a tag, the app's name, its note: what a filter looks in.
+export function matches(run: Run, text: string): boolean {
+  const wanted = text.trim().toLowerCase();
+  if (!wanted) return true;
+  const values = Object.entries(run.values).map(([key, value]) => `${key}=${value}`);
+  return [idOf(run), run.state, run.note, ...run.tags, ...values].some((one) => one.toLowerCase().includes(wanted));
+}
+
+export type Order = { by: string; down: boolean }; // "started", "duration", or a metric's name
+
+export function sorted(runs: readonly Run[], order: Order, nowMs: number): Run[] {
+  const key = (run: Run): number | null => {
+    if (order.by === "started") return parseTime(run.started);
+    if (order.by === "duration") return secondsOf(run, nowMs);
+    const metric = run.metrics.find((m) => nameOf(m) === order.by);
+    const value = metric ? numberOf(metric.last) : null;
+    return value !== null && Number.isNaN(value) ? null : value;
+  };
+  // What is unknown comes last, whichever way.
+  return [...runs].sort((a, b) => {
+    const [x, y] = [key(a), key(b)];
+    if (x === null || y === null) return Number(x === null) - Number(y === null);
+    return order.down ? y - x : x - y;
+  });
 }
 
 export type XAxis = "step" | "wall" | "relative";
