@@ -47,6 +47,7 @@ constexpr const char* kStoppedSuffix = ".stopped";
 constexpr milliseconds kLogPause{20};    // between two looks at busy logs
 constexpr milliseconds kGroupPause{50};  // between attempts to remove control groups
 constexpr int kGroupTries = 100;
+constexpr int kLastGroupTries = 5;
 constexpr milliseconds kMeasureAge{1000};
 constexpr milliseconds kProbeTimeout{10'000};
 
@@ -269,6 +270,11 @@ class Processes final : public Launcher {
     loop_.Wake();
     if (thread_.joinable()) thread_.join();
     for (auto& [id, live] : live_) close(live.pid_fd);
+    // Nobody comes back for these. A last little patience.
+    for (int n = 0; n < kLastGroupTries && !busy_groups_.empty(); ++n) {
+      std::erase_if(busy_groups_, [&](const std::string& id) { return groups_.Remove(id); });
+      if (!busy_groups_.empty()) poll(nullptr, 0, static_cast<int>(kGroupPause.count()));
+    }
     if (inotify_ >= 0) close(inotify_);
   }
 
@@ -355,6 +361,7 @@ class Processes final : public Launcher {
   std::thread thread_;
   std::atomic<bool> stop_{false}, tick_{true};
   std::map<std::string, Live> live_;
+  std::set<std::string> busy_groups_;   // control groups that could not be removed yet
   std::map<int, std::string> watched_;  // inotify watch -> instance
   std::uint64_t tick_timer_ = 0;
 
@@ -559,7 +566,11 @@ void Processes::Discard(const InstanceRecord& record) {
 
 // A process that was killed is in its group until it is gone altogether.
 void Processes::RemoveGroups(const std::string& id, int tries) {
-  if (groups_.Remove(id) || tries <= 1) return;
+  if (groups_.Remove(id) || tries <= 1) {
+    busy_groups_.erase(id);
+    return;
+  }
+  busy_groups_.insert(id);
   loop_.At(std::chrono::steady_clock::now() + kGroupPause,
            [this, id, tries] { RemoveGroups(id, tries - 1); });
 }
