@@ -97,8 +97,8 @@ def test_reload_replaces_the_whole_list():
         wrong = reload(server, entry('a', '/nowhere'), entry('a', '/nowhere'))
         assert wrong == ('INVALID_ARGUMENT', 'Illegal to list model a multiple times in config list')
         assert reload(server, entry('a', 'relative'))[0] == 'INVALID_ARGUMENT'
-        assert reload(server, 'config { name: "a" base_path: "/x" model_platform: "caffe" }')[0] == \
-            'INVALID_ARGUMENT'
+        assert reload(server, 'config { name: "a" base_path: "/x" model_platform: "caffe" }') == \
+            ('FAILED_PRECONDITION', 'PlatformConfigMap has no entry for platform caffe')
         assert available(server) == {2}
         assert reload(server, entry('other', os.path.join(MODELS, 'shapes'))) == (0, '')
         assert available(server, 'other') == {1}

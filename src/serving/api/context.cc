@@ -11,13 +11,10 @@ bool ServingContext::Ready(const std::string& model) const {
 
 absl::StatusOr<tfs::GetModelStatusResponse> GetModelStatus(const ServingContext& context,
                                                            const tfs::ModelSpec& spec) {
-  if (spec.name().empty()) {
-    return absl::InvalidArgumentError("ModelSpec has no name specified.");
-  }
-  TAKT_ASSIGN_OR_RETURN(const std::vector<VersionStatus> versions,
-                        context.manager.Status(spec.name()));
+  const absl::StatusOr<std::vector<VersionStatus>> versions = context.manager.Status(spec.name());
+  if (!versions.ok() && !spec.has_version()) return versions.status();
   tfs::GetModelStatusResponse response;
-  for (const VersionStatus& version : versions) {
+  for (const VersionStatus& version : versions.ok() ? *versions : std::vector<VersionStatus>()) {
     if (spec.has_version() && spec.version().value() != version.version) continue;
     tfs::ModelVersionStatus* out = response.add_model_version_status();
     out->set_version(version.version);

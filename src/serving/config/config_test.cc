@@ -121,8 +121,6 @@ TEST(ModelConfigFile, EachMistakeIsNamed) {
       {R"(model_config_list { config { name: "a" base_path: "/a" model_platform: "tensorflow"
                                        model_type: TENSORFLOW } })",
        "Illegal setting both model_type(deprecated) and model_platform."},
-      {R"(model_config_list { config { name: "a" base_path: "/a" model_platform: "caffe" } })",
-       "\"caffe\" is not supported"},
       {R"(model_config_list { config { name: "a" base_path: "/a" model_platform: "tensorflow"
                                        model_version_policy { specific {} } } })",
        "names no version"},
@@ -135,6 +133,13 @@ TEST(ModelConfigFile, EachMistakeIsNamed) {
     EXPECT_EQ(models.status().code(), absl::StatusCode::kInvalidArgument) << text;
     EXPECT_THAT(Message(models.status()), HasSubstr(says)) << text;
   }
+}
+
+TEST(ModelConfigFile, OnlyTensorflowIsAPlatform) {
+  const auto models = Models(
+      R"(model_config_list { config { name: "a" base_path: "/a" model_platform: "caffe" } })");
+  EXPECT_EQ(models.status(),
+            absl::FailedPreconditionError("PlatformConfigMap has no entry for platform caffe"));
 }
 
 TEST(ModelConfigFile, TooManyModelsAreRefused) {

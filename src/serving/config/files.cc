@@ -79,9 +79,8 @@ absl::Status CheckPlatform(const tfs::ModelConfig& model) {
   } else if (model.model_platform() == "tensorflow") {
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(StrCat("model ", model.name(), ": model_platform \"",
-                                           model.model_platform(),
-                                           "\" is not supported; expected \"tensorflow\""));
+  return absl::FailedPreconditionError(
+      StrCat("PlatformConfigMap has no entry for platform ", model.model_platform()));
 }
 #pragma GCC diagnostic pop
 

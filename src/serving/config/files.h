@@ -22,8 +22,9 @@ inline constexpr int kMaxModels = 10000;
 absl::StatusOr<tensorflow::serving::ModelServerConfig> ParseModelServerConfig(
     std::string_view text);
 
-// Checks the list as the original does, with its messages. INVALID_ARGUMENT for a name twice, no or
-// an unknown platform, a path that is neither absolute nor a URI, a policy that picks nothing.
+// Checks the list as the original does, with its messages. INVALID_ARGUMENT for a name twice, no
+// platform (FAILED_PRECONDITION for one that is not TensorFlow), a path that is neither absolute
+// nor a URI, a policy that picks nothing.
 absl::StatusOr<std::vector<ModelConfig>> ModelsFromConfig(
     const tensorflow::serving::ModelServerConfig& config);
 
