@@ -1,4 +1,5 @@
 // takt runs, models.
+#include <cmath>
 #include <iostream>
 
 #include "absl/strings/str_format.h"
@@ -16,7 +17,7 @@ constexpr const char* kNothing = "-";
 
 // "5s", "3m10s", "2h05m"
 std::string Duration(double seconds) {
-  const auto s = static_cast<std::int64_t>(seconds + 0.5);
+  const auto s = std::llround(seconds);
   if (s < 60) return absl::StrFormat("%ds", s);
   if (s < 3600) return absl::StrFormat("%dm%02ds", s / 60, s % 60);
   return absl::StrFormat("%dh%02dm", s / 3600, s % 3600 / 60);

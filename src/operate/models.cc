@@ -77,7 +77,7 @@ std::optional<Model> MadeBy(const templates::ServiceSpec& service, storage::Volu
 
 std::optional<Model> LoadedBy(const templates::ServiceSpec& service,
                               storage::VolumeStore& volumes) {
-  const auto variable = [&](const char* name, std::string fallback) {
+  const auto variable = [&](const char* name, const std::string& fallback) {
     const auto it = service.environment.find(name);
     return it == service.environment.end() || it->second.empty() ? fallback : it->second;
   };
