@@ -105,10 +105,6 @@ absl::Status RunModels(Api& api, const ModelsOptions& options, const Connection&
   }
   Rows rows{{"MODEL", "LIES IN", "VERSION", "MADE BY", "SERVED BY"}};
   for (const Json& model : answer.at("models")) {
-    std::vector<std::string> loaders;
-    for (const Json& loader : model.at("loaded_by")) {
-      if (loader.at("live").get<bool>()) loaders.push_back(loader.at("app"));
-    }
     const std::string volume = model.at("volume"), path = model.at("path");
     const std::string place = volume.empty() ? path : StrCat(volume, ":", path);
     if (model.at("versions").empty()) {
@@ -116,13 +112,14 @@ absl::Status RunModels(Api& api, const ModelsOptions& options, const Connection&
     }
     for (const Json& version : model.at("versions")) {
       const Json& run = version.at("run");
+      const std::vector<std::string> servers = version.at("served_by");
       rows.push_back({model.at("name"), place,
                       StrCat(version.at("number").get<std::int64_t>(),
                              version.at("complete").get<bool>() ? "" : " (not whole)"),
                       run.is_null() ? kNothing
                                     : StrCat(run.at("app").get<std::string>(), " run ",
                                              run.at("number").get<int>()),
-                      version.at("serves").get<bool>() ? absl::StrJoin(loaders, " ") : kNothing});
+                      servers.empty() ? kNothing : absl::StrJoin(servers, " ")});
     }
   }
   std::cout << (rows.size() > 1 ? FormatTable(rows) : "no models: no app makes or loads one\n");

@@ -1105,8 +1105,10 @@ TEST_F(RunsApiTest, ARunShowsWhatItWasGivenWhatItReachedAndWhatItMade) {
   ASSERT_EQ(model["versions"].size(), 1u);
   EXPECT_EQ(model["versions"][0]["number"], 2);
   EXPECT_EQ(model["versions"][0]["serves"], true);
-  EXPECT_EQ(model["loaded_by"],
-            json::array({{{"app", "server"}, {"service", "main"}, {"live", true}}}));
+  EXPECT_EQ(
+      model["loaded_by"],
+      json::array(
+          {{{"app", "server"}, {"service", "main"}, {"live", true}, {"versions", json::array()}}}));
 }
 
 TEST_F(RunsApiTest, AVersionLeadsToItsRunAndToWhoLoadsIt) {
@@ -1119,13 +1121,22 @@ TEST_F(RunsApiTest, AVersionLeadsToItsRunAndToWhoLoadsIt) {
     EXPECT_EQ(models[0]["loaded_by"][0]["app"], "server");
     ASSERT_EQ(models[0]["versions"].size(), 2u);
     EXPECT_EQ(models[0]["versions"][0]["number"], 2);
-    EXPECT_EQ(models[0]["versions"][0]["serves"], true);
+    EXPECT_EQ(models[0]["versions"][0]["served_by"], json({"server"}));
     EXPECT_EQ(models[0]["versions"][0]["run"], json({{"app", "mnist"}, {"number", 1}}));
     EXPECT_EQ(models[0]["versions"][1]["complete"], false);
-    EXPECT_EQ(models[0]["versions"][1]["serves"], false);
+    EXPECT_THAT(models[0]["versions"][1]["served_by"], IsEmpty());
     EXPECT_EQ(models[0]["versions"][1]["run"], nullptr);
   }
   EXPECT_THAT(Get("/models?app=other").body["models"], IsEmpty());
+  // A server that is told to serve version 1 does not serve version 2.
+  line::ServiceView pinned = Service("serving", "--model_config_file=/models.config");
+  pinned.spec.files["/models.config"] =
+      R"(config { base_path: "/models/digits" model_version_policy { specific { versions: 1 } } })";
+  line_.SetService("server", pinned);
+  EXPECT_THAT(Get("/models").body["models"][0]["versions"][0]["served_by"], IsEmpty());
+  EXPECT_EQ(Get("/runs/mnist/1").body["model"]["versions"][0]["serves"], false);
+  ASSERT_TRUE(WriteFileWhole(directory_ + "/1/saved_model.pb", "graph").ok());
+  EXPECT_EQ(Get("/models").body["models"][0]["versions"][1]["served_by"], json({"server"}));
   // Version 2 is gone, and with it what the run serves.
   ASSERT_TRUE(RemoveAll(directory_ + "/2").ok());
   const json version = Get("/runs/mnist/1").body["model"]["versions"][0];

@@ -25,6 +25,7 @@ struct Shelf {
   struct Loader {
     std::string app, service;
     bool live = false;
+    std::vector<std::int64_t> versions;  // that it is told to serve; empty = the newest
   };
   std::map<std::string, std::vector<Loader>> loaders;      // by directory
   std::map<std::string, Model> models;                     // that a service of now makes or loads
@@ -36,14 +37,15 @@ Shelf Look(line::Line& line, storage::VolumeStore& volumes) {
   for (const line::App& app : line.List()) {
     for (const line::ServiceView& service : app.services) {
       if (service.role == "serving") {
-        const auto model = operate::LoadedBy(service.spec, volumes);
-        if (!model) continue;
         const bool live = std::any_of(service.instances.begin(), service.instances.end(),
                                       [](const auto& instance) {
                                         return instance.state == runtime::InstanceState::kRunning;
                                       });
-        shelf.loaders[model->directory].push_back({app.name, service.spec.name, live});
-        shelf.models.emplace(model->directory, *model);
+        for (const operate::Loaded& loaded : operate::LoadedBy(service.spec, volumes)) {
+          shelf.loaders[loaded.model.directory].push_back(
+              {app.name, service.spec.name, live, loaded.versions});
+          shelf.models.emplace(loaded.model.directory, loaded.model);
+        }
       } else if (service.role == "training") {
         const auto model = operate::MadeBy(service.spec, volumes);
         if (!model) continue;
@@ -71,17 +73,27 @@ void WriteLoaders(JsonWriter& w, const Shelf& shelf, const std::string& director
           .Field("app", loader.app)
           .Field("service", loader.service)
           .Field("live", loader.live)
+          .Field("versions", loader.versions)
           .EndObject();
     }
   }
   w.EndArray();
 }
 
-bool IsServed(const Shelf& shelf, const std::string& directory) {
+// The apps whose model servers run and serve this version, as they are told.
+std::vector<std::string> ServedBy(const Shelf& shelf, const std::string& directory,
+                                  const Version& version, const Version* newest) {
+  std::vector<std::string> apps;
   const auto it = shelf.loaders.find(directory);
-  return it != shelf.loaders.end() &&
-         std::any_of(it->second.begin(), it->second.end(),
-                     [](const Shelf::Loader& loader) { return loader.live; });
+  if (it == shelf.loaders.end() || !version.complete) return apps;
+  for (const Shelf::Loader& loader : it->second) {
+    const bool wanted = loader.versions.empty()
+                            ? newest != nullptr && newest->number == version.number
+                            : std::find(loader.versions.begin(), loader.versions.end(),
+                                        version.number) != loader.versions.end();
+    if (loader.live && wanted) apps.push_back(loader.app);
+  }
+  return apps;
 }
 
 void WriteModelOfRun(JsonWriter& w, const Run& run, const Shelf& shelf) {
@@ -92,7 +104,6 @@ void WriteModelOfRun(JsonWriter& w, const Run& run, const Shelf& shelf) {
   }
   const std::vector<Version> there = operate::ListVersions(run.model->directory);
   const Version* newest = NewestOf(there);
-  const bool served = IsServed(shelf, run.model->directory);
   w.BeginObject()
       .Field("name", run.model->name)
       .Field("volume", run.model->volume)
@@ -105,8 +116,6 @@ void WriteModelOfRun(JsonWriter& w, const Run& run, const Shelf& shelf) {
   }
   w.Key("versions").BeginArray();
   for (const Version& version : run.versions) {
-    const bool is_newest = newest != nullptr && newest->number == version.number &&
-                           newest->modified_ns == version.modified_ns;
     const bool is_there = std::any_of(there.begin(), there.end(), [&](const Version& each) {
       return each.number == version.number && each.modified_ns == version.modified_ns;
     });
@@ -115,7 +124,8 @@ void WriteModelOfRun(JsonWriter& w, const Run& run, const Shelf& shelf) {
         .Field("modified", Rfc3339FromSeconds(static_cast<double>(version.modified_ns) / 1e9))
         .Field("complete", version.complete)
         .Field("exists", is_there)
-        .Field("serves", is_newest && served)
+        .Field("serves",
+               is_there && !ServedBy(shelf, run.model->directory, version, newest).empty())
         .EndObject();
   }
   w.EndArray();
@@ -263,7 +273,6 @@ Result WriteModels(const Rooms& rooms, const std::string& app) {
     if (!concerns) continue;
     const std::vector<Version> versions = operate::ListVersions(directory);
     const Version* newest = NewestOf(versions);
-    const bool served = IsServed(shelf, directory);
     w.BeginObject()
         .Field("name", model.name)
         .Field("volume", model.volume)
@@ -277,7 +286,7 @@ Result WriteModels(const Rooms& rooms, const std::string& app) {
           .Field("number", version->number)
           .Field("modified", Rfc3339FromSeconds(static_cast<double>(version->modified_ns) / 1e9))
           .Field("complete", version->complete)
-          .Field("serves", served && &*version == newest)
+          .Field("served_by", ServedBy(shelf, directory, *version, newest))
           .Key("run");
       const auto maker = std::find_if(runs.begin(), runs.end(), [&](const Run& run) {
         return std::any_of(run.versions.begin(), run.versions.end(), [&](const Version& each) {

@@ -13,6 +13,8 @@ namespace takt::operate {
 namespace {
 
 constexpr std::string_view kBasePathFlag = "--model_base_path";
+constexpr std::string_view kConfigFileFlag = "--model_config_file";
+constexpr std::size_t kMaxConfigBytes = 1 << 20;
 
 // `path`, of an instance, by the mount with the longest target that holds it.
 std::optional<Model> Locate(const templates::ServiceSpec& service, storage::VolumeStore& volumes,
@@ -62,6 +64,70 @@ std::vector<std::string> Words(const templates::ServiceSpec& service) {
   return words;
 }
 
+// The value of --flag=value or --flag value; "" where it is not given.
+std::string Flag(const std::vector<std::string>& words, std::string_view flag) {
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const std::string_view word = words[i];
+    if (word == flag && i + 1 < words.size()) return words[i + 1];
+    if (word.starts_with(flag) && word.size() > flag.size() && word[flag.size()] == '=') {
+      return std::string(word.substr(flag.size() + 1));
+    }
+  }
+  return "";
+}
+
+// What the service sees at `path`; "" where that cannot be read here.
+std::string ConfigText(const templates::ServiceSpec& service, storage::VolumeStore& volumes,
+                       const std::string& path) {
+  const auto config = service.files.find(path);
+  if (config != service.files.end()) return config->second;
+  const auto file = Locate(service, volumes, path);
+  if (!file) return "";
+  auto text = ReadFile(file->directory, kMaxConfigBytes);
+  return text.ok() ? *std::move(text) : "";
+}
+
+// Base paths of a ModelServerConfig in protobuf's text format, with the versions asked for. Only
+// the fields that matter here are looked at: `config`, `base_path`, `versions`.
+std::vector<std::pair<std::string, std::vector<std::int64_t>>> ReadModelConfig(
+    const std::string& text) {
+  std::vector<std::string> tokens;  // words, and quoted texts without their quotes
+  for (std::size_t i = 0; i < text.size();) {
+    const char c = text[i];
+    if (c == '#') {
+      i = std::min(text.find('\n', i), text.size());
+    } else if (c == '"' || c == '\'') {
+      const std::size_t end = std::min(text.find(c, i + 1), text.size());
+      tokens.push_back(text.substr(i + 1, end - i - 1));
+      i = end + 1;
+    } else if (absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_') {
+      std::size_t end = i;
+      while (end < text.size() &&
+             (absl::ascii_isalnum(static_cast<unsigned char>(text[end])) || text[end] == '_')) {
+        ++end;
+      }
+      tokens.push_back(text.substr(i, end - i));
+      i = end;
+    } else {
+      ++i;
+    }
+  }
+  std::vector<std::pair<std::string, std::vector<std::int64_t>>> configs;
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] == "config") configs.emplace_back();
+    if (configs.empty() || i + 1 == tokens.size()) continue;
+    if (tokens[i] == "base_path") configs.back().first = tokens[i + 1];
+    std::int64_t version = 0;
+    // Both `versions: 1 versions: 2` and `versions: [1, 2]`.
+    for (std::size_t next = i + 1; tokens[i] == "versions" && next < tokens.size() &&
+                                   absl::SimpleAtoi(tokens[next], &version);
+         ++next) {
+      configs.back().second.push_back(version);
+    }
+  }
+  return configs;
+}
+
 }  // namespace
 
 std::optional<Model> MadeBy(const templates::ServiceSpec& service, storage::VolumeStore& volumes) {
@@ -75,26 +141,32 @@ std::optional<Model> MadeBy(const templates::ServiceSpec& service, storage::Volu
   return Locate(service, volumes, words.back());
 }
 
-std::optional<Model> LoadedBy(const templates::ServiceSpec& service,
-                              storage::VolumeStore& volumes) {
-  const auto variable = [&](const char* name, const std::string& fallback) {
-    const auto it = service.environment.find(name);
-    return it == service.environment.end() || it->second.empty() ? fallback : it->second;
-  };
-  std::string path =
-      JoinPath(variable("MODEL_BASE_PATH", "/models"), variable("MODEL_NAME", "model"));
+std::vector<Loaded> LoadedBy(const templates::ServiceSpec& service, storage::VolumeStore& volumes) {
+  std::vector<Loaded> loaded;
   const std::vector<std::string> words = Words(service);
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    const std::string_view word = words[i];
-    if (word == kBasePathFlag && i + 1 < words.size()) path = words[i + 1];
-    if (word.starts_with(kBasePathFlag) && word.size() > kBasePathFlag.size() &&
-        word[kBasePathFlag.size()] == '=') {
-      path = std::string(word.substr(kBasePathFlag.size() + 1));
+  const auto add = [&](std::string_view path, std::vector<std::int64_t> versions) {
+    auto model = Locate(service, volumes, path);
+    if (model) loaded.push_back({*std::move(model), std::move(versions)});
+  };
+  const std::string file = Flag(words, kConfigFileFlag);
+  if (!file.empty()) {
+    for (auto& [path, versions] : ReadModelConfig(ConfigText(service, volumes, file))) {
+      add(path, std::move(versions));
     }
+  } else {
+    const auto variable = [&](const char* name, const char* fallback) {
+      const auto it = service.environment.find(name);
+      return it == service.environment.end() || it->second.empty() ? std::string(fallback)
+                                                                   : it->second;
+    };
+    const std::string path = Flag(words, kBasePathFlag);
+    add(path.empty()
+            ? JoinPath(variable("MODEL_BASE_PATH", "/models"), variable("MODEL_NAME", "model"))
+            : path,
+        {});
   }
-  auto model = Locate(service, volumes, path);
-  if (model && !service.serves.empty()) model->name = service.serves;
-  return model;
+  if (loaded.size() == 1 && !service.serves.empty()) loaded[0].model.name = service.serves;
+  return loaded;
 }
 
 std::vector<Version> ListVersions(const std::string& directory) {

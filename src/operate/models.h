@@ -26,9 +26,15 @@ struct Model {
 // From takt.model; without it, the last positional argument of the command that lies on a mount
 // (a trainer's customary last argument). nullopt where there is neither.
 std::optional<Model> MadeBy(const templates::ServiceSpec& service, storage::VolumeStore& volumes);
-// From --model_base_path and MODEL_BASE_PATH with MODEL_NAME, as TensorFlow Serving reads them.
-// nullopt where that is on no mount.
-std::optional<Model> LoadedBy(const templates::ServiceSpec& service, storage::VolumeStore& volumes);
+
+struct Loaded {
+  Model model;
+  std::vector<std::int64_t> versions;  // it is told to serve; empty = the newest
+};
+// From --model_config_file (a config of the template, or a file on a mount), else from
+// --model_base_path or MODEL_BASE_PATH with MODEL_NAME, as TensorFlow Serving reads them. What is
+// on no mount is left out.
+std::vector<Loaded> LoadedBy(const templates::ServiceSpec& service, storage::VolumeStore& volumes);
 
 struct Version {
   std::int64_t number = 0;

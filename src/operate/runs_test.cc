@@ -255,12 +255,48 @@ TEST_F(RunsTest, TheServingServiceLoadsWhatItsCommandOrItsEnvironmentSays) {
     mount.target = "/mnt/";
     mount.subdirectory = c.subdirectory;
     spec.mounts.push_back(mount);
-    const auto model = LoadedBy(spec, *world_.volumes);
-    EXPECT_EQ(model ? model->path : "-", c.want) << ::testing::PrintToString(c.command);
-    if (model) {
-      EXPECT_EQ(model->directory, CleanPath(Models(c.want)));
-    }
+    const std::vector<Loaded> loaded = LoadedBy(spec, *world_.volumes);
+    ASSERT_EQ(loaded.size(), c.want == "-" ? 0u : 1u) << ::testing::PrintToString(c.command);
+    if (loaded.empty()) continue;
+    EXPECT_EQ(loaded[0].model.path, c.want) << ::testing::PrintToString(c.command);
+    EXPECT_EQ(loaded[0].model.directory, CleanPath(Models(c.want)));
+    EXPECT_THAT(loaded[0].versions, IsEmpty());
   }
+}
+
+TEST_F(RunsTest, TheServingServiceLoadsWhatItsModelConfigSays) {
+  const std::string config = R"(model_config_list <
+    # config < base_path: "/mnt/none" >
+    config < name: "a" base_path: "/mnt/a" model_version_policy < > >
+    config: { name: 'b' base_path: '/mnt/b'
+              model_version_policy { specific { versions: 3 versions: 5 } } }
+    config { base_path: "/mnt/c" model_version_policy { specific { versions: [7, 8] } } }
+    config { base_path: "/elsewhere" }
+  >)";
+  templates::ServiceSpec spec;
+  spec.command = std::vector<std::string>{"--model_config_file=/models.config"};
+  templates::Mount mount;
+  mount.source = "models";
+  mount.target = "/mnt";
+  spec.mounts.push_back(mount);
+  const auto summary = [&] {
+    std::string text;
+    for (const Loaded& each : LoadedBy(spec, *world_.volumes)) {
+      text += each.model.path + ":";
+      for (const std::int64_t version : each.versions) text += StrCat(" ", version);
+      text += ";";
+    }
+    return text;
+  };
+  EXPECT_EQ(summary(), "") << "the file is not known";
+  spec.files["/models.config"] = config;
+  EXPECT_EQ(summary(), "a:;b: 3 5;c: 7 8;");
+  ASSERT_TRUE(WriteFileAtomic(Models("m.config"), config).ok());
+  spec.command = std::vector<std::string>{"--model_config_file", "/mnt/m.config"};
+  EXPECT_EQ(summary(), "a:;b: 3 5;c: 7 8;");
+  spec.files["/models.config"] = spec.files["/cut"] = config.substr(0, 70);
+  spec.command = std::vector<std::string>{"--model_config_file=/cut"};
+  EXPECT_EQ(summary(), "");
 }
 
 TEST_F(RunsTest, AFindingIsNewOnceUntilItClears) {
