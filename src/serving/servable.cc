@@ -90,17 +90,22 @@ std::int64_t RunCost::MostRows(std::chrono::nanoseconds target) const {
   // Now and then it is tried all the same: what was seen may have changed.
   constexpr std::uint32_t kTryEvery = 1024;
   const bool try_it = asked_.fetch_add(1, std::memory_order_relaxed) % kTryEvery == kTryEvery - 1;
-  std::int64_t most = 1;
-  double cheapest_row = 0;
-  for (std::size_t b = 0; b < mean_ns_.size(); ++b) {
-    const std::int64_t rows = std::int64_t{1} << b;
-    const std::chrono::nanoseconds run = Estimate(rows);
-    const double row = static_cast<double>(run.count()) / static_cast<double>(rows);
-    if (run > target || (b > 0 && !try_it && row > cheapest_row * kTolerance)) break;
-    cheapest_row = b == 0 ? row : std::min(cheapest_row, row);
-    most = 2 * rows - 1;
+  auto row_ns = [this](std::size_t bucket) {
+    const std::int64_t rows = std::int64_t{1} << bucket;
+    return static_cast<double>(Estimate(rows).count()) / static_cast<double>(rows);
+  };
+  auto fits = [&](std::size_t bucket) {
+    return bucket < mean_ns_.size() && Estimate(std::int64_t{1} << bucket) <= target;
+  };
+  if (!fits(0)) return 1;
+  std::size_t best = 0;
+  for (std::size_t b = 1; fits(b); ++b) {
+    if (row_ns(b) < row_ns(best)) best = b;
   }
-  return most;
+  // From the cheapest size on, as far as rows stay about as cheap.
+  std::size_t most = best;
+  while (fits(most + 1) && (try_it || row_ns(most + 1) <= row_ns(best) * kTolerance)) ++most;
+  return (std::int64_t{2} << most) - 1;
 }
 
 Signature::Signature() = default;

@@ -49,6 +49,9 @@ TEST(RunCost, ABatchDoesNotGrowToWhereRowsAreDearer) {
     cost.Record(64, microseconds(1500));  // 23 a row
   }
   EXPECT_EQ(cost.MostRows(milliseconds(10)), 63);
+  // Two rows that cost more than two of one are no reason to stay at one.
+  for (int i = 0; i < 10; ++i) cost.Record(2, microseconds(100));
+  EXPECT_EQ(cost.MostRows(milliseconds(10)), 63);
 }
 
 TEST(RunCost, AModelThatHasBecomeSlowIsBelieved) {

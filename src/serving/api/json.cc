@@ -456,6 +456,7 @@ class JsonParser {
 };
 
 const JsonValue* JsonValue::Member(std::string_view name) const {
+  if (!IsObject()) return nullptr;
   for (std::uint32_t i = 0; i < count; ++i) {
     if (MemberName(i) == name) return &MemberValue(i);
   }

@@ -58,7 +58,7 @@ struct JsonValue {
   // Of an object: name and value of its member `i`.
   std::string_view MemberName(std::size_t i) const { return values[2 * i].AsString(); }
   const JsonValue& MemberValue(std::size_t i) const { return values[2 * i + 1]; }
-  // First member of that name, null when there is none.
+  // First member of that name, null when there is none or this is no object.
   const JsonValue* Member(std::string_view name) const;
 };
 

@@ -66,6 +66,12 @@ TEST(JsonParse, ReadsEveryKindOfValue) {
   EXPECT_EQ(root.Member("none"), nullptr);
 }
 
+TEST(JsonParse, OnlyObjectsHaveMembers) {
+  for (const char* text : {"[1, 2, 3]", "\"a\"", "5", "null", "{}"}) {
+    EXPECT_EQ(JsonDocument::Parse(text)->root().Member("a"), nullptr) << text;
+  }
+}
+
 TEST(JsonParse, DepthIsBounded) {
   const auto nested = [](int depth) {
     return std::string(static_cast<std::size_t>(depth), '[') +
