@@ -37,6 +37,14 @@ const empty = () => ({ ...mnist(), apps: [], events: [], volumes: [] });
 const EVIL = `<img src=x onerror=alert(1)><script>alert(2)</script>"'\`\${7*7}javascript:alert(3)`;
 
 const tests = [
+  scenario("the stations tell the version that a trainer made, that a server serves, and the error rate", {}, async (page) => {
+    for (const [name, fact] of [["mnist-serving", /Newest version 2/], ["mnist-client", /Error rate 8\.4%/]]) {
+      await page.locator("a.app", { hasText: name }).filter({ hasText: fact }).waitFor();
+    }
+    await page.locator("a.app", { hasText: /^mnist-train\b(?!-)/ }).filter({ hasText: /Newest version 2/ }).first().waitFor();
+    await page.locator("a.app", { hasText: "mnist-train-wide" }).filter({ hasText: /Newest version –/ }).waitFor(); // unknown is no number
+  }),
+
   scenario("an empty line offers the three examples, and one opens in the form", { state: empty }, async (page) => {
     const links = page.locator("a.example");
     await links.first().waitFor();

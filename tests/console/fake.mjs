@@ -234,8 +234,8 @@ export function fakeDaemon({ dist, state = mnist() }) {
       return [201, made];
     },
     "GET /runs": (_, url) => ({ runs: runsOf(state.apps).filter((r) => !url.searchParams.get("app") || r.app === url.searchParams.get("app")) }),
-    "GET /models": () => ({ models: [{ name: "mnist", volume: "mnist_model", path: "mnist", made_by: ["mnist-train"], loaded_by: [{ app: "mnist-serving", service: "serving", live: true }],
-      versions: [{ number: 2, modified: ago(3300), complete: true, serves: true, run: { app: "mnist-train", number: 2 } }, { number: 1, modified: ago(8900), complete: true, serves: false, run: { app: "mnist-train", number: 1 } }] }] }),
+    "GET /models": () => ({ models: [{ name: "mnist", volume: "mnist_model", path: "mnist", made_by: ["mnist-train"], loaded_by: [{ app: "mnist-serving", service: "serving", live: true, versions: [] }],
+      versions: [{ number: 2, modified: ago(3300), complete: true, served_by: ["mnist-serving"], run: { app: "mnist-train", number: 2 } }, { number: 1, modified: ago(8900), complete: true, served_by: [], run: { app: "mnist-train", number: 1 } }] }] }),
     "PUT /runs/mnist-train/2": (body) => Object.assign(runsOf(state.apps).find((r) => r.app === "mnist-train" && r.number === 2), body),
     "GET /alerts": () => state.alerts,
     "POST /alerts/silences": (body) => {
