@@ -11,12 +11,6 @@ using Result = absl::StatusOr<Reply>;
 
 constexpr int kMaxSilenceMinutes = 60 * 24 * 90;
 
-void WriteLabels(JsonWriter& w, const metrics::Labels& labels) {
-  w.Key("labels").BeginObject();
-  for (const auto& [name, value] : labels) w.Field(name, value);
-  w.EndObject();
-}
-
 void WriteSilence(JsonWriter& w, const operate::Silence& silence) {
   w.BeginObject().Field("id", silence.id).Field("rule", silence.rule);
   WriteLabels(w, silence.labels);

@@ -368,4 +368,10 @@ void Write(JsonWriter& w, const line::App& app, AppForm form) {
   w.EndArray().EndObject();
 }
 
+void WriteLabels(JsonWriter& w, const metrics::Labels& labels) {
+  w.Key("labels").BeginObject();
+  for (const auto& [name, value] : labels) w.Field(name, value);
+  w.EndObject();
+}
+
 }  // namespace takt::api

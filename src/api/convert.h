@@ -6,6 +6,7 @@
 
 #include "api/json_writer.h"
 #include "line/line.h"
+#include "metrics/store.h"
 #include "runtime/runtime.h"
 #include "storage/volumes.h"
 #include "template/template.h"
@@ -43,6 +44,9 @@ std::string ToJson(const T&... value) {
   Write(w, value...);
   return out;
 }
+
+// The field "labels" of an object that is open: {name: value}.
+void WriteLabels(JsonWriter& w, const metrics::Labels& labels);
 
 // RFC 3339; null for the epoch, which means "not yet".
 void WriteTime(JsonWriter& w, std::string_view name, std::chrono::system_clock::time_point time);

@@ -241,12 +241,6 @@ Result ListStreams(logs::LogStore& store) {
 
 // ---- Metrics ----
 
-void WriteLabels(JsonWriter& w, const metrics::Labels& labels) {
-  w.Key("labels").BeginObject();
-  for (const auto& [name, value] : labels) w.Field(name, value);
-  w.EndObject();
-}
-
 // "app=mnist,node!=a,instance=i*": label, comparison, value; commas between.
 absl::StatusOr<std::vector<metrics::Matcher>> ParseMatchers(std::string_view text) {
   std::vector<metrics::Matcher> matchers;
