@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstring>
 
+#include "base/varint.h"
+
 namespace takt::logs {
 namespace {
 
@@ -18,24 +20,6 @@ std::uint8_t Lower(char c) {
 
 std::uint32_t TrigramHash(std::uint32_t trigram) {  // trigram: 24 bits
   return (trigram * 0x9e3779b1u) >> (32 - std::countr_zero(kFilterBits));
-}
-
-void AppendVarint(std::uint64_t value, std::string& out) {
-  while (value >= 0x80) {
-    out.push_back(static_cast<char>(value | 0x80));
-    value >>= 7;
-  }
-  out.push_back(static_cast<char>(value));
-}
-
-bool ReadVarint(const char*& at, const char* end, std::uint64_t& value) {
-  value = 0;
-  for (int shift = 0; shift < 64 && at != end; shift += 7) {
-    const auto byte = static_cast<std::uint8_t>(*at++);
-    value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
-    if (byte < 0x80) return true;
-  }
-  return false;
 }
 
 std::string Compress(std::string_view bytes) {
@@ -125,8 +109,7 @@ std::string EncodeMeta(const Columns& columns) {
   for (std::size_t i = 0; i < columns.size(); ++i) {
     const std::int64_t delta = columns.times_us[i] - last;
     last = columns.times_us[i];
-    AppendVarint(static_cast<std::uint64_t>(delta) << 1 ^ static_cast<std::uint64_t>(delta >> 63),
-                 raw);
+    AppendVarint(Zigzag(delta), raw);
     raw.push_back(static_cast<char>(columns.flags[i]));
     AppendVarint(columns.Text(i).size(), raw);
   }
@@ -154,7 +137,7 @@ absl::Status DecodeMeta(std::string_view meta, Columns& columns) {
     if (!ReadVarint(at, end, delta) || at == end) return bad();
     const auto flags = static_cast<std::uint8_t>(*at++);
     if ((flags & 7) >= kLevels || !ReadVarint(at, end, size)) return bad();
-    time += static_cast<std::int64_t>(delta >> 1 ^ (~(delta & 1) + 1));
+    time += Unzigzag(delta);
     total += size;
     if (total > UINT32_MAX) return bad();
     columns.times_us.push_back(time);

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/varint.h"
+
 namespace takt::metrics {
 namespace {
 
@@ -16,34 +18,18 @@ constexpr int kMaxExponent = 9;
 constexpr std::uint8_t kRaw = 255;
 constexpr double kPowers[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9};
 
-std::uint64_t Zigzag(std::int64_t v) {
-  return static_cast<std::uint64_t>(v) << 1 ^ static_cast<std::uint64_t>(v >> 63);
-}
-std::int64_t Unzigzag(std::uint64_t v) {
-  return static_cast<std::int64_t>(v >> 1) ^ -static_cast<std::int64_t>(v & 1);
-}
-
-void PutVarint(std::uint64_t value, std::string& out) {
-  while (value >= 0x80) {
-    out.push_back(static_cast<char>(value | 0x80));
-    value >>= 7;
-  }
-  out.push_back(static_cast<char>(value));
-}
-
 struct Reader {
   std::string_view rest;
   bool ok = true;
   std::uint64_t Varint() {
+    const char* at = rest.data();
     std::uint64_t value = 0;
-    for (int shift = 0; shift < 64 && !rest.empty(); shift += 7) {
-      const auto byte = static_cast<std::uint8_t>(rest[0]);
-      rest.remove_prefix(1);
-      value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
-      if (byte < 0x80) return value;
+    if (!ReadVarint(at, rest.data() + rest.size(), value)) {
+      ok = false;
+      return 0;
     }
-    ok = false;
-    return 0;
+    rest.remove_prefix(static_cast<std::size_t>(at - rest.data()));
+    return value;
   }
   std::uint8_t Byte() {
     if (rest.empty()) {
@@ -85,7 +71,7 @@ void PutValues(const std::vector<double>& values, std::string& out) {
     std::int64_t last = 0;
     for (const double v : values) {
       const auto whole = static_cast<std::int64_t>(std::nearbyint(v * kPowers[exponent]));
-      PutVarint(Zigzag(whole - last), out);
+      AppendVarint(Zigzag(whole - last), out);
       last = whole;
     }
     return;
@@ -132,11 +118,11 @@ bool GetValues(Reader& in, std::size_t n, std::vector<double>& values) {
 }
 
 void PutTimes(const std::vector<std::int64_t>& times, std::string& out) {
-  PutVarint(times.size(), out);
+  AppendVarint(times.size(), out);
   std::int64_t last = 0, last_delta = 0;
   for (const std::int64_t t : times) {
     const std::int64_t delta = t - last;
-    PutVarint(Zigzag(delta - last_delta), out);
+    AppendVarint(Zigzag(delta - last_delta), out);
     last = t;
     last_delta = delta;
   }
