@@ -15,6 +15,7 @@
 #include "api/alerts.h"
 #include "api/api.h"
 #include "api/errors.h"
+#include "api/log_search.h"
 #include "api/operate.h"
 #include "api/runs.h"
 #include "api/workers.h"
@@ -183,6 +184,8 @@ absl::Status RunDaemon(const DaemonOptions& options) {
   api::Workers workers(kQuestionThreads);
   api::LiveSearches live(observer->logs(), kKeepAlive);
   api::AddLogSearchRoutes(api->router(), observer->logs(), live, workers);
+  api::AddSavedSearchRoutes(api->router(), observer->searches(),
+                            [&api] { api->Broadcast("searches", "{}"); });
   api::AddMetricRoutes(api->router(), observer->metrics(), workers);
   api::AddLearningRoutes(api->router(), observer->learning(), observer->runs(), workers);
   api::AddRunRoutes(api->router(), observer->runs(), observer->learning(), *line, *volumes,

@@ -17,6 +17,7 @@
 #include "api/alerts.h"
 #include "api/errors.h"
 #include "api/fakes_for_test.h"
+#include "api/log_search.h"
 #include "api/logs.h"
 #include "api/operate.h"
 #include "api/runs.h"
@@ -150,6 +151,8 @@ class ApiTest : public ::testing::Test {
     workers_ = std::make_unique<Workers>(1);
     live_ = std::make_unique<LiveSearches>(*log_store_, milliseconds(50));
     AddLogSearchRoutes(api_->router(), *log_store_, *live_, *workers_);
+    searches_ = logs::SavedSearches::Open(dir_.path() + "/searches.db", clock_).value();
+    AddSavedSearchRoutes(api_->router(), *searches_, [this] { api_->Broadcast("searches", "{}"); });
     AddMetricRoutes(api_->router(), *metric_store_, *workers_);
     alerts_ =
         std::make_unique<operate::Alerts>(*metric_store_, clock_, [](const auto&, const auto&) {});
@@ -288,6 +291,7 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<operate::Runs> runs_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<LiveSearches> live_;
+  std::unique_ptr<logs::SavedSearches> searches_;
   std::unique_ptr<net::HttpServer> server_;
 };
 
@@ -325,6 +329,31 @@ TEST_F(ApiTest, FindsLogEntriesCountsThemAndShowsWhatStoodAround) {
   EXPECT_EQ(Get("/logs?from=yesterday").status, 400);
   EXPECT_EQ(Get("/logs/context?id=9.9").status, 404);
   EXPECT_EQ(Get("/logs/histogram?from=1970-01-01T00:00:00Z").status, 400);
+}
+
+TEST_F(ApiTest, KeepsSearchesForEveryTab) {
+  const auto events = Collect(
+      "/stream",
+      [](const auto& got) {
+        return std::count_if(got.begin(), got.end(),
+                             [](const auto& e) { return e.event == "searches"; }) == 2;
+      },
+      [&] {
+        const json search = {{"query", "app=train level>=warn"}, {"span_seconds", 3600}};
+        EXPECT_EQ(Call("PUT", "/logs/searches/my%20errors", search.dump()).status, 200);
+        EXPECT_EQ(Call("PUT", "/logs/searches/all", R"({"query": ""})").body["span_seconds"], 0);
+      });
+  const Answer list = Get("/logs/searches");
+  ASSERT_EQ(list.body["searches"].size(), 2u);
+  EXPECT_EQ(list.body["searches"][1]["name"], "my errors");
+  EXPECT_EQ(list.body["searches"][1]["query"], "app=train level>=warn");
+  const Answer bad = Call("PUT", "/logs/searches/all", R"({"query": "app="})");
+  EXPECT_EQ(bad.status, 400);
+  EXPECT_THAT(bad.body["message"].get<std::string>(), HasSubstr("query: "));
+  EXPECT_EQ(Call("PUT", "/logs/searches/x", R"({"span_seconds": 1})").status, 400);
+  EXPECT_EQ(Call("DELETE", "/logs/searches/all").status, 204);
+  EXPECT_EQ(Call("DELETE", "/logs/searches/all").status, 404);
+  EXPECT_EQ(Get("/logs/searches").body["searches"].size(), 1u);
 }
 
 TEST_F(ApiTest, FollowsASearchAsEntriesCome) {

@@ -1,6 +1,7 @@
 #include "api/convert.h"
 
 #include "base/clock.h"
+#include "logs/entry.h"
 
 namespace takt::api {
 namespace {
@@ -372,6 +373,24 @@ void WriteLabels(JsonWriter& w, const metrics::Labels& labels) {
   w.Key("labels").BeginObject();
   for (const auto& [name, value] : labels) w.Field(name, value);
   w.EndObject();
+}
+
+std::string Rfc3339FromUs(std::int64_t us) {
+  return FormatRfc3339(std::chrono::system_clock::time_point(
+      std::chrono::duration_cast<std::chrono::system_clock::duration>(
+          std::chrono::microseconds(us))));
+}
+
+absl::StatusOr<std::int64_t> QueryTimeUs(const Call& call, std::string_view name,
+                                         std::int64_t fallback) {
+  if (!call.HasQuery(name)) return fallback;
+  const auto time = logs::RecogniseTime(call.Query(name));
+  if (!time) {
+    return absl::InvalidArgumentError(
+        ToAbsl(StrCat("query parameter ", name, ": expected a time like 2026-01-31T12:00:00Z, got ",
+                      call.Query(name))));
+  }
+  return *time;
 }
 
 }  // namespace takt::api

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "api/json_writer.h"
+#include "api/router.h"
 #include "line/line.h"
 #include "metrics/store.h"
 #include "runtime/runtime.h"
@@ -50,5 +51,11 @@ void WriteLabels(JsonWriter& w, const metrics::Labels& labels);
 
 // RFC 3339; null for the epoch, which means "not yet".
 void WriteTime(JsonWriter& w, std::string_view name, std::chrono::system_clock::time_point time);
+
+std::string Rfc3339FromUs(std::int64_t us);  // since the epoch
+// The query parameter `name`, RFC 3339, in microseconds since the epoch; `fallback` where it is
+// absent. INVALID_ARGUMENT naming it.
+absl::StatusOr<std::int64_t> QueryTimeUs(const Call& call, std::string_view name,
+                                         std::int64_t fallback);
 
 }  // namespace takt::api

@@ -59,6 +59,9 @@ absl::StatusOr<std::unique_ptr<Observer>> Observer::Open(const std::string& data
   TAKT_ASSIGN_OR_RETURN(self->logs_, OpenOrSetAside(path("logs.db"), clock, [&] {
                           return logs::LogStore::Open({.path = path("logs.db")}, clock);
                         }));
+  TAKT_ASSIGN_OR_RETURN(self->searches_, OpenOrSetAside(path("searches.db"), clock, [&] {
+                          return logs::SavedSearches::Open(path("searches.db"), clock);
+                        }));
   TAKT_ASSIGN_OR_RETURN(self->metrics_, OpenOrSetAside(path("metrics.db"), clock, [&] {
                           return metrics::MetricStore::Open(path("metrics.db"), clock);
                         }));

@@ -21,6 +21,7 @@
 #include "learning/store.h"
 #include "line/line.h"
 #include "logs/collector.h"
+#include "logs/searches.h"
 #include "logs/store.h"
 #include "metrics/node.h"
 #include "metrics/store.h"
@@ -40,8 +41,9 @@ inline constexpr std::chrono::seconds kScrapeRetry{30};  // after a target that 
 
 class Observer {
  public:
-  // Opens logs.db, metrics.db, learning.db and runs.db in `data_dir`; one that is damaged is set
-  // aside under a name that says so, and begun anew. Everything given must outlive it.
+  // Opens logs.db, searches.db, metrics.db, learning.db and runs.db in `data_dir`; one that is
+  // damaged is set aside under a name that says so, and begun anew. Everything given must outlive
+  // it.
   static absl::StatusOr<std::unique_ptr<Observer>> Open(const std::string& data_dir,
                                                         line::Line& line, runtime::Runtime& runtime,
                                                         storage::VolumeStore& volumes,
@@ -51,6 +53,7 @@ class Observer {
   void OnLogGrew(const std::string& instance);  // the runtime's log listener
 
   logs::LogStore& logs() { return *logs_; }
+  logs::SavedSearches& searches() { return *searches_; }
   metrics::MetricStore& metrics() { return *metrics_; }
   learning::LearningStore& learning() { return *learning_; }
   Runs& runs() { return *runs_; }
@@ -91,6 +94,7 @@ class Observer {
   const Clock& clock_;
   std::shared_ptr<Ears> ears_ = std::make_shared<Ears>();
   std::unique_ptr<logs::LogStore> logs_;
+  std::unique_ptr<logs::SavedSearches> searches_;
   std::unique_ptr<metrics::MetricStore> metrics_;
   std::unique_ptr<learning::LearningStore> learning_;
   std::unique_ptr<Runs> runs_;

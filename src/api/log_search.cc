@@ -1,0 +1,334 @@
+#include "api/log_search.h"
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "api/convert.h"
+#include "api/errors.h"
+#include "api/json_reader.h"
+#include "api/json_writer.h"
+#include "api/streams.h"
+
+namespace takt::api {
+namespace {
+
+using Result = absl::StatusOr<Reply>;
+
+std::chrono::steady_clock::time_point Deadline() {
+  return std::chrono::steady_clock::now() + kMaxQuestionTime;
+}
+
+std::string FormatId(logs::EntryId id) { return absl::StrCat(id.chunk, ".", id.index); }
+
+absl::StatusOr<logs::EntryId> ParseId(std::string_view text) {
+  const std::vector<std::string> parts = absl::StrSplit(ToAbsl(text), '.');
+  logs::EntryId id;
+  if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &id.chunk) ||
+      !absl::SimpleAtoi(parts[1], &id.index) || id.chunk <= 0 || id.index < 0) {
+    return absl::InvalidArgumentError(
+        ToAbsl(StrCat("expected the id of a log entry, got \"", text, "\"")));
+  }
+  return id;
+}
+
+void WriteEntry(JsonWriter& w, const logs::FoundEntry& found) {
+  w.BeginObject()
+      .Field("id", FormatId(found.id))
+      .Field("time", Rfc3339FromUs(found.entry.time_us))
+      .Field("app", found.stream.app)
+      .Field("service", found.stream.service)
+      .Field("instance", found.stream.instance)
+      .Field("store", found.stream.store)
+      .Field("node", found.stream.node)
+      .Field("revision", found.stream.revision)
+      .Field("file", found.stream.file)
+      .Field("level", logs::LevelName(found.entry.level))
+      .Field("stderr", found.entry.is_stderr)
+      .Field("text", found.entry.text)
+      .EndObject();
+}
+
+void WriteEntries(JsonWriter& w, const std::vector<logs::FoundEntry>& entries) {
+  w.Key("entries").BeginArray();
+  for (const logs::FoundEntry& found : entries) WriteEntry(w, found);
+  w.EndArray();
+}
+
+// Where a page ended: the entry's time and id, so that the next one goes on without a search.
+std::string FormatNext(const logs::FoundEntry& last) {
+  return absl::StrCat(last.entry.time_us, "_", FormatId(last.id));
+}
+
+Result SearchLogs(logs::LogStore& store, Workers& workers, Call& call) {
+  TAKT_ASSIGN_OR_RETURN(logs::Query parsed, logs::Query::Parse(call.Query("query")));
+  logs::SearchOptions options;
+  TAKT_ASSIGN_OR_RETURN(options.from_us, QueryTimeUs(call, "from", INT64_MIN));
+  TAKT_ASSIGN_OR_RETURN(options.to_us, QueryTimeUs(call, "to", INT64_MAX));
+  TAKT_ASSIGN_OR_RETURN(
+      const std::int64_t limit,
+      call.QueryInt("limit", 500, 1, static_cast<std::int64_t>(logs::kMaxSearchEntries)));
+  options.limit = static_cast<std::size_t>(limit);
+  const std::string_view order = call.HasQuery("order") ? call.Query("order") : "newest";
+  if (order != "newest" && order != "oldest") {
+    return absl::InvalidArgumentError(
+        ToAbsl(StrCat("query parameter order: expected newest or oldest, got ", order)));
+  }
+  options.newest_first = order == "newest";
+  if (call.HasQuery("after")) {
+    const std::string_view after = call.Query("after");
+    const auto bar = after.find('_');
+    if (bar == std::string_view::npos ||
+        !absl::SimpleAtoi(ToAbsl(after.substr(0, bar)), &options.after_time_us)) {
+      return absl::InvalidArgumentError("query parameter after: expected the next of an answer");
+    }
+    TAKT_ASSIGN_OR_RETURN(options.after, ParseId(after.substr(bar + 1)));
+  }
+  auto query = std::make_shared<const logs::Query>(std::move(parsed));
+  return workers.Answer(call, [&store, query, options]() mutable -> Result {
+    options.deadline = Deadline();
+    TAKT_ASSIGN_OR_RETURN(const logs::SearchResult result, store.Search(*query, options));
+    std::string body;
+    JsonWriter w(&body);
+    w.BeginObject();
+    WriteEntries(w, result.entries);
+    w.Key("next");
+    if (result.more) {
+      w.Value(FormatNext(result.entries.back()));
+    } else {
+      w.Null();
+    }
+    w.Field("complete", result.complete).Field("scanned", result.scanned_entries).EndObject();
+    return Reply::Json(std::move(body));
+  });
+}
+
+Result HistogramOfLogs(logs::LogStore& store, Workers& workers, Call& call) {
+  TAKT_ASSIGN_OR_RETURN(logs::Query parsed, logs::Query::Parse(call.Query("query")));
+  TAKT_ASSIGN_OR_RETURN(const std::int64_t from_us, QueryTimeUs(call, "from", 0));
+  TAKT_ASSIGN_OR_RETURN(const std::int64_t to_us, QueryTimeUs(call, "to", 0));
+  if (!call.HasQuery("from") || !call.HasQuery("to") || to_us <= from_us) {
+    return absl::InvalidArgumentError("query parameters from and to: expected from before to");
+  }
+  TAKT_ASSIGN_OR_RETURN(
+      const std::int64_t buckets,
+      call.QueryInt("buckets", 60, 1, static_cast<std::int64_t>(logs::kMaxHistogramBuckets)));
+  auto query = std::make_shared<const logs::Query>(std::move(parsed));
+  return workers.Answer(call, [&store, query, from_us, to_us, buckets]() -> Result {
+    TAKT_ASSIGN_OR_RETURN(
+        const logs::HistogramResult h,
+        store.Histogram(*query, from_us, to_us, static_cast<std::size_t>(buckets), Deadline()));
+    std::string body;
+    JsonWriter w(&body);
+    w.BeginObject()
+        .Field("from", Rfc3339FromUs(h.from_us))
+        .Field("bucket_ms", static_cast<double>(h.bucket_us) / 1000)
+        .Field("total", h.total)
+        .Field("complete", h.complete);
+    w.Key("levels").BeginObject();
+    for (int level = 0; level < logs::kLevels; ++level) {
+      w.Key(logs::LevelName(static_cast<logs::Level>(level))).BeginArray();
+      for (const auto& bucket : h.buckets) w.Value(bucket[static_cast<std::size_t>(level)]);
+      w.EndArray();
+    }
+    w.EndObject().EndObject();
+    return Reply::Json(std::move(body));
+  });
+}
+
+Result ContextOfLog(logs::LogStore& store, Workers& workers, Call& call) {
+  TAKT_ASSIGN_OR_RETURN(const logs::EntryId id, ParseId(call.Query("id")));
+  TAKT_ASSIGN_OR_RETURN(const std::int64_t before, call.QueryInt("before", 20, 0, 1000));
+  TAKT_ASSIGN_OR_RETURN(const std::int64_t after, call.QueryInt("after", 20, 0, 1000));
+  return workers.Answer(call, [&store, id, before, after]() -> Result {
+    TAKT_ASSIGN_OR_RETURN(const auto entries, store.Context(id, static_cast<std::size_t>(before),
+                                                            static_cast<std::size_t>(after)));
+    std::string body;
+    JsonWriter w(&body);
+    w.BeginObject();
+    WriteEntries(w, entries);
+    w.EndObject();
+    return Reply::Json(std::move(body));
+  });
+}
+
+Result ExportLogs(logs::LogStore& store, Workers& workers, Call& call) {
+  TAKT_ASSIGN_OR_RETURN(logs::Query parsed, logs::Query::Parse(call.Query("query")));
+  logs::SearchOptions options{.limit = 5000, .newest_first = false};
+  TAKT_ASSIGN_OR_RETURN(options.from_us, QueryTimeUs(call, "from", INT64_MIN));
+  TAKT_ASSIGN_OR_RETURN(options.to_us, QueryTimeUs(call, "to", INT64_MAX));
+  auto query = std::make_shared<const logs::Query>(std::move(parsed));
+  return workers.Answer(call, [&store, query, options]() mutable -> Result {
+    Reply reply = Reply::Json("");
+    reply.headers = {{"content-disposition", "attachment; filename=\"logs.ndjson\""}};
+    JsonWriter w(&reply.body);
+    for (std::size_t total = 0; total < kMaxExportEntries;) {
+      TAKT_ASSIGN_OR_RETURN(const logs::SearchResult page, store.Search(*query, options));
+      for (const logs::FoundEntry& found : page.entries) {
+        std::string line;
+        JsonWriter entry(&line);
+        WriteEntry(entry, found);
+        reply.body += line + "\n";
+      }
+      total += page.entries.size();
+      if (!page.more || page.entries.empty()) break;
+      options.after = page.entries.back().id;
+      options.after_time_us = page.entries.back().entry.time_us;
+    }
+    return reply;
+  });
+}
+
+Result ListStreams(logs::LogStore& store) {
+  std::map<std::string, std::map<std::string, std::map<std::string, int>>> tree;
+  for (const logs::StreamKey& key : store.Streams()) ++tree[key.app][key.service][key.store];
+  TAKT_ASSIGN_OR_RETURN(const logs::StoreStats stats, store.Stats());
+  std::string body;
+  JsonWriter w(&body);
+  w.BeginObject().Key("stores").BeginArray();
+  for (const auto& [app, services] : tree) {
+    for (const auto& [service, stores] : services) {
+      for (const auto& [name, count] : stores) {
+        w.BeginObject()
+            .Field("app", app)
+            .Field("service", service)
+            .Field("store", name)
+            .Field("streams", count)
+            .EndObject();
+      }
+    }
+  }
+  w.EndArray()
+      .Field("entries", stats.entries)
+      .Field("text_bytes", stats.text_bytes)
+      .Field("disk_bytes", stats.disk_bytes)
+      .Field("dropped_entries", stats.dropped_entries)
+      .EndObject();
+  return Reply::Json(std::move(body));
+}
+
+// ---- Saved searches ----
+
+void WriteSearch(JsonWriter& w, const logs::SavedSearch& search) {
+  w.BeginObject()
+      .Field("name", search.name)
+      .Field("query", search.query)
+      .Field("span_seconds", search.span.count())
+      .Field("changed_at", FormatRfc3339(search.changed_at))
+      .EndObject();
+}
+
+Result ListSearches(logs::SavedSearches& searches) {
+  TAKT_ASSIGN_OR_RETURN(const std::vector<logs::SavedSearch> list, searches.List());
+  std::string body;
+  JsonWriter w(&body);
+  w.BeginObject().Key("searches").BeginArray();
+  for (const logs::SavedSearch& each : list) WriteSearch(w, each);
+  w.EndArray().EndObject();
+  return Reply::Json(std::move(body));
+}
+
+Result PutSearch(logs::SavedSearches& searches, Call& call) {
+  TAKT_ASSIGN_OR_RETURN(const nlohmann::json body, ParseJsonObject(call.request().body));
+  logs::SavedSearch search;
+  search.name = call.path(0);
+  int span_seconds = 0;
+  ObjectReader reader(body);
+  reader.Require("query");
+  reader.Read("query", &search.query);
+  reader.Read("span_seconds", &span_seconds);
+  TAKT_RETURN_IF_ERROR(reader.Done());
+  search.span = std::chrono::seconds(span_seconds);
+  TAKT_ASSIGN_OR_RETURN(search, searches.Put(std::move(search)));
+  std::string out;
+  JsonWriter w(&out);
+  WriteSearch(w, search);
+  return Reply::Json(std::move(out));
+}
+
+}  // namespace
+
+LiveSearches::LiveSearches(logs::LogStore& store, std::chrono::milliseconds keep_alive)
+    : store_(store), keep_alive_(keep_alive), thread_([this] { Run(); }) {}
+
+LiveSearches::~LiveSearches() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+  for (Client& client : clients_) {
+    client.tail.reset();
+    client.responder->Finish();
+  }
+}
+
+absl::Status LiveSearches::Add(const std::shared_ptr<net::HttpResponder>& client,
+                               std::shared_ptr<const logs::Query> query) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(clients_, [](const Client& c) { return c.responder->closed(); });
+  if (clients_.size() >= kMaxLiveSearches) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("at most ", kMaxLiveSearches, " live searches at once"));
+  }
+  client->StartStream(StreamHead());
+  client->Write(": following\n\n");
+  auto tail =
+      store_.Follow(std::move(query), [client](const std::vector<logs::FoundEntry>& entries) {
+        std::string body;
+        JsonWriter w(&body);
+        w.BeginObject();
+        WriteEntries(w, entries);
+        w.EndObject();
+        client->Write(FormatServerSentEvent("entries", "", body));
+      });
+  if (!tail.ok()) {
+    client->Finish();
+    return absl::OkStatus();  // it was answered; the stream ends at once
+  }
+  clients_.push_back({client, std::move(*tail)});
+  return absl::OkStatus();
+}
+
+void LiveSearches::Run() {
+  std::unique_lock lock(mutex_);
+  while (!wake_.wait_for(lock, keep_alive_, [this] { return stop_; })) {
+    for (Client& client : clients_) client.responder->Write(": alive\n\n");
+    std::erase_if(clients_, [](const Client& c) { return c.responder->closed(); });
+  }
+}
+
+void AddLogSearchRoutes(Router& router, logs::LogStore& store, LiveSearches& live,
+                        Workers& workers) {
+  router.Add("GET", "/logs", {"query", "from", "to", "limit", "order", "after"},
+             [&](Call& call) { return SearchLogs(store, workers, call); });
+  router.Add("GET", "/logs/histogram", {"query", "from", "to", "buckets"},
+             [&](Call& call) { return HistogramOfLogs(store, workers, call); });
+  router.Add("GET", "/logs/context", {"id", "before", "after"},
+             [&](Call& call) { return ContextOfLog(store, workers, call); });
+  router.Add("GET", "/logs/stream", {"query"}, [&](Call& call) -> Result {
+    TAKT_ASSIGN_OR_RETURN(logs::Query query, logs::Query::Parse(call.Query("query")));
+    TAKT_RETURN_IF_ERROR(
+        live.Add(call.responder(), std::make_shared<const logs::Query>(std::move(query))));
+    return Reply::Streaming();
+  });
+  router.Add("GET", "/logs/export", {"query", "from", "to"},
+             [&](Call& call) { return ExportLogs(store, workers, call); });
+  router.Add("GET", "/logs/stores", {}, [&](Call&) { return ListStreams(store); });
+}
+
+void AddSavedSearchRoutes(Router& router, logs::SavedSearches& searches,
+                          std::function<void()> changed) {
+  router.Add("GET", "/logs/searches", {}, [&](Call&) { return ListSearches(searches); });
+  router.Add("PUT", "/logs/searches/{name}", {}, [&searches, changed](Call& call) -> Result {
+    Result reply = PutSearch(searches, call);
+    if (reply.ok()) changed();
+    return reply;
+  });
+  router.Add("DELETE", "/logs/searches/{name}", {}, [&searches, changed](Call& call) -> Result {
+    TAKT_RETURN_IF_ERROR(searches.Remove(call.path(0)));
+    changed();
+    return Reply::Json("", 204);
+  });
+}
+
+}  // namespace takt::api
