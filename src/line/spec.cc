@@ -123,6 +123,31 @@ bool SameAddress(const std::string& a, const std::string& b) {
   return any(a) || any(b) || a == b;
 }
 
+bool ShareNetwork(const templates::ServiceSpec& a, const templates::ServiceSpec& b) {
+  auto in = [](const templates::ServiceSpec& service, const std::string& network) {
+    return service.networks.contains(network) || (service.networks.empty() && network == "default");
+  };
+  if (a.networks.empty()) return in(b, "default");
+  return std::any_of(a.networks.begin(), a.networks.end(),
+                     [&](const auto& network) { return in(b, network.first); });
+}
+
+// By which names beside their own `from` finds services of its app: aliases on a network that both
+// are in, then its own links.
+std::map<std::string, std::string> NamesSeen(const templates::AppSpec& app,
+                                             const templates::ServiceSpec& from) {
+  std::map<std::string, std::string> names;
+  for (const templates::ServiceSpec& other : app.services) {
+    if (!ShareNetwork(from, other)) continue;
+    for (const auto& [network, aliases] : other.networks) {
+      for (const std::string& alias : aliases) names[alias] = other.name;
+    }
+  }
+  for (const auto& [name, service] : from.links) names[name] = service;
+  std::erase_if(names, [](const auto& name) { return name.first == name.second; });
+  return names;
+}
+
 }  // namespace
 
 std::string PlatformVolume(const templates::AppSpec& spec, const std::string& key) {
@@ -176,6 +201,7 @@ DesiredService Translate(const std::string& app, const templates::AppSpec& app_s
   to.read_only = from.read_only;
   to.ulimits = from.ulimits;
   to.extra_hosts = from.extra_hosts;
+  to.links = NamesSeen(app_spec, from);
   service.depends_on = from.depends_on;
 
   const std::size_t prefix = std::string_view("services.").size() + from.name.size() + 1;
@@ -250,6 +276,7 @@ Flat Flatten(const DesiredService& service) {
     add("ulimits." + name, StrCat(limits.first, ":", limits.second));
   }
   add_list("extra_hosts", spec.extra_hosts);
+  for (const auto& [name, linked] : spec.links) add("links." + name, linked);
   return flat;
 }
 

@@ -88,6 +88,36 @@ TEST(Translate, TheInstanceItselfIsThisMachine) {
   }
 }
 
+// Whom "web" finds by which name beside "db", "cache" and so on themselves.
+TEST(Translate, NamesOfLinksAndOfAliasesOnASharedNetwork) {
+  using Names = std::map<std::string, std::string>;
+  using Networks = std::map<std::string, std::vector<std::string>>;
+  struct {
+    const char* what;
+    Names links;
+    Networks mine, theirs;  // of web, of db
+    Names expected;
+  } cases[] = {
+      {"nothing said", {}, {}, {}, {}},
+      {"a link", {{"mysql", "db"}, {"db", "db"}}, {}, {}, {{"mysql", "db"}}},
+      {"an alias on the default network", {}, {}, {{"default", {"sql"}}}, {{"sql", "db"}}},
+      {"an alias on a shared one", {}, {{"n", {}}}, {{"n", {"sql"}}}, {{"sql", "db"}}},
+      {"an alias elsewhere", {}, {{"m", {}}}, {{"n", {"sql"}}}, {}},
+      {"the default network is not theirs", {}, {}, {{"n", {"sql"}}}, {}},
+      {"a link wins", {{"sql", "web"}}, {{"n", {}}}, {{"n", {"sql"}}}, {{"sql", "web"}}},
+      {"an own alias", {}, {{"n", {"me"}}}, {{"n", {}}}, {{"me", "web"}}},
+  };
+  for (const auto& c : cases) {
+    templates::AppSpec app;
+    app.services = {Web(), Web()};
+    app.services[0].links = c.links;
+    app.services[0].networks = c.mine;
+    app.services[1].name = "db";
+    app.services[1].networks = c.theirs;
+    EXPECT_EQ(Translate("app", app, app.services[0], "").spec.links, c.expected) << c.what;
+  }
+}
+
 TEST(Translate, OnePerNodeIsOneHere) {
   templates::ServiceSpec web = Web();
   web.one_per_node = true;

@@ -77,6 +77,8 @@ struct ServiceSpec {
   bool init = false, read_only = false;
   std::map<std::string, std::pair<std::int64_t, std::int64_t>> ulimits;
   std::vector<std::string> extra_hosts;
+  std::map<std::string, std::string>
+      links;  // further names -> service of the app, seen by this one
   bool operator==(const ServiceSpec&) const = default;
 };
 

@@ -104,6 +104,7 @@ struct ServiceSpec {
   std::vector<std::string> affinities;
   bool reschedule_on_node_failure = false;
   std::map<std::string, std::vector<std::string>> networks;  // name -> aliases
+  std::map<std::string, std::string> links;  // name that it uses -> service of the app
   // Content of configs and secrets, by path in the instance.
   std::map<std::string, std::string> files;
   // From labels.

@@ -445,9 +445,7 @@ class Completer {
     };
     if (const Node* links = service.Find("links")) {
       for (const Node& link : links->items) {
-        const std::string_view text = link.text;
-        const bool alias = std::count(text.begin(), text.end(), ':') == 1;
-        imply(alias ? text.substr(0, text.find(':')) : text, true, link.mark);
+        imply(SplitLink(link.text).first, true, link.mark);
       }
     }
     for (const std::string_view key : {"network_mode", "ipc", "pid", "uts", "cgroup"}) {
@@ -762,6 +760,14 @@ class Completer {
 };
 
 }  // namespace
+
+std::pair<std::string_view, std::string_view> SplitLink(std::string_view link) {
+  const std::size_t cut = link.find(':');
+  if (cut == std::string_view::npos || link.find(':', cut + 1) != std::string_view::npos) {
+    return {link, link};
+  }
+  return {link.substr(0, cut), link.substr(cut + 1)};
+}
 
 std::string ResolvePath(std::string_view path, const LoadOptions& options) {
   if (path.starts_with('~')) {

@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "template/node.h"
@@ -34,6 +35,9 @@ struct Completed {
 // Completes `root`, which CheckAndConvert has been through without an error. Placement directives
 // are taken out of the environments.
 Completed Complete(Node& root, const LoadOptions& options, Report& report);
+
+// What a link says: the service, and the name that its user gives it.
+std::pair<std::string_view, std::string_view> SplitLink(std::string_view link);
 
 // The path that `path` means in a template: ~ is the home directory, what is relative starts at
 // the project's directory.

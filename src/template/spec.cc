@@ -62,7 +62,7 @@ struct FieldFate {
 
 // Fields that are not here are features under their own names, and in no struct: a runtime refuses
 // them all until somebody gives it the means.
-constexpr std::array<FieldFate, 48> kFates{{
+constexpr std::array<FieldFate, 49> kFates{{
     {"image", Fate::kCarried, ""},
     {"command", Fate::kCarried, ""},
     {"entrypoint", Fate::kCarried, ""},
@@ -102,6 +102,7 @@ constexpr std::array<FieldFate, 48> kFates{{
     {"cap_drop", Fate::kFeature, "cap_drop"},
     {"devices", Fate::kFeature, "devices"},
     {"extra_hosts", Fate::kFeature, "extra_hosts"},
+    {"links", Fate::kFeature, "links"},
     {"dns", Fate::kFeature, "dns"},
     {"gpus", Fate::kFeature, "gpus"},
     {"tmpfs", Fate::kFeature, "tmpfs"},
@@ -169,6 +170,7 @@ class SpecBuilder {
     BuildHealth(node, service);
     BuildResources(node, service);
     BuildNetworks(node, service);
+    BuildLinks(node, service);
     BuildFiles(node.Find("configs"), "configs", service);
     BuildFiles(node.Find("secrets"), "secrets", service);
     service.working_dir = node.Text("working_dir");
@@ -474,11 +476,21 @@ class SpecBuilder {
     for (const Entry& network : networks->entries) {
       const Node* aliases = network.value.Find("aliases");
       own |= network.key != "default" || !network.value.entries.empty();
-      if (network.key != "default" || aliases != nullptr) {
-        service.networks[network.key] = TextsOf(aliases);
-      }
+      service.networks[network.key] = TextsOf(aliases);
     }
-    if (own) Need("networks", "networks", *networks);
+    if (own) {
+      Need("networks", "networks", *networks);
+    } else {
+      service.networks.clear();  // as without the field
+    }
+  }
+
+  // "SERVICE:NAME" or "SERVICE", which all services find without a link.
+  void BuildLinks(const Node& node, ServiceSpec& service) {
+    for (const std::string& link : TextsOf(node.Find("links"))) {
+      const auto [linked, name] = SplitLink(link);
+      if (name != linked) service.links[std::string(name)] = std::string(linked);
+    }
   }
 
   // The text of a config or secret, at its path.

@@ -218,6 +218,7 @@ std::string Print(const ServiceSpec& service) {
   list("devices", service.devices);
   list("extra hosts", service.extra_hosts);
   list("dns", service.dns);
+  for (const auto& [name, linked] : service.links) line("link", StrCat(name, " ", linked));
   list("profiles", service.profiles);
   list("constraints", service.constraints);
   list("affinities", service.affinities);

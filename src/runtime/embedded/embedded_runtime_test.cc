@@ -962,6 +962,7 @@ TEST(MountsTest, TheSandboxHoldsWhatItPromises) {
       "ls /tmp | wc -l; touch /tmp/x && echo tmp; hostname; echo $$; cat /proc/1/cmdline | tr "
       "'\\0' "
       "' '; echo; getent hosts sister | cut -d' ' -f1; getent hosts far | cut -d' ' -f1; "
+      "getent hosts aunt | cut -d' ' -f1; "
       "head -c 2m /dev/zero > /small/f 2>/dev/null || echo full; "
       "df -k /dev/shm | tail -1 | awk '{print $2}'; pwd");
   spec.mounts = {{"v", volume.path(), "/ro", true, 0}, {"", "", "/small", false, 1 << 20}};
@@ -969,6 +970,7 @@ TEST(MountsTest, TheSandboxHoldsWhatItPromises) {
   spec.working_dir = "/made/for/it";
   spec.shm_bytes = 8 << 20;
   spec.extra_hosts = {"far:10.1.2.3"};
+  spec.links = {{"aunt", "sister"}};
   ServiceSpec sister = harness.Shell("sister", "true");
   ASSERT_EQ(harness.runtime().Deploy(sister), absl::OkStatus());
   ASSERT_EQ(harness.runtime().Deploy(spec), absl::OkStatus());
@@ -987,7 +989,7 @@ TEST(MountsTest, TheSandboxHoldsWhatItPromises) {
     return false;
   }));
   EXPECT_THAT(texts, ElementsAre("0", "tmp", "box", "2", HasSubstr(".takt-shim init"), "127.0.0.1",
-                                 "10.1.2.3", "full", "8192", "/made/for/it"));
+                                 "10.1.2.3", "127.0.0.1", "full", "8192", "/made/for/it"));
 }
 
 TEST(MountsTest, AReadOnlyRootCannotBeWritten) {

@@ -78,6 +78,11 @@ std::map<std::string, std::vector<std::string>> HostAddresses(const ServiceSpec&
   for (const auto& [name, at] : siblings) {
     addresses[name] = at.empty() ? std::vector<std::string>{"127.0.0.1"} : at;
   }
+  for (const auto& [name, service] : spec.links) {
+    const auto linked = addresses.find(service);
+    addresses[name] =
+        linked == addresses.end() ? std::vector<std::string>{"127.0.0.1"} : linked->second;
+  }
   for (const std::string& extra : spec.extra_hosts) {
     if (const auto host = ParseExtraHost(extra)) addresses[host->first] = {host->second};
   }

@@ -151,9 +151,11 @@ TEST_F(PlanTest, WithoutNamespacesPathsAndNamesAreTranslated) {
 TEST_F(PlanTest, HostsNameServicesAndExtraHosts) {
   siblings_ = {{"s", {}}, {"web", {"127.64.0.1", "127.64.0.2"}}};
   spec_.extra_hosts = {"a:10.0.0.1", "b=::1", "up:host-gateway"};
+  spec_.links = {{"front", "web"}, {"soon", "not-there-yet"}};
   const std::string hosts = HostsFile(spec_, siblings_);
-  for (const char* line : {"127.0.0.1 localhost\n", "127.0.0.1 s\n", "127.64.0.1 web\n",
-                           "127.64.0.2 web\n", "10.0.0.1 a\n", "::1 b\n", "127.0.0.1 up\n"}) {
+  for (const char* line :
+       {"127.0.0.1 localhost\n", "127.0.0.1 s\n", "127.64.0.1 web\n", "127.64.0.2 web\n",
+        "127.64.0.1 front\n", "127.0.0.1 soon\n", "10.0.0.1 a\n", "::1 b\n", "127.0.0.1 up\n"}) {
     EXPECT_THAT(hosts, HasSubstr(line));
   }
 }

@@ -168,6 +168,7 @@ void Fields(Io& io, ServiceSpec& s) {
   io.Field("read_only", s.read_only);
   io.Field("ulimits", s.ulimits);
   io.Field("extra_hosts", s.extra_hosts);
+  io.Field("links", s.links);
 }
 
 template <typename Io>

@@ -17,11 +17,11 @@ class FakeRuntime::Stage final : public Launcher {
  public:
   explicit Stage(FakeClock& clock) : clock_(clock), supervisor_(*this, clock) {
     capabilities_.name = "fake";
-    capabilities_.features = {"cpus",   "devices", "gpus",      "healthcheck", "memory",
-                              "shm",    "tmpfs",   "ulimits",   "user",        "read_only",
-                              "init",   "ports",   "replicas",  "networks",    "extra_hosts",
-                              "global", "cap_add", "cap_drop",  "dns",         "hostname",
-                              "build",  "tty",     "stdin_open"};
+    capabilities_.features = {"cpus",   "devices", "gpus",       "healthcheck", "memory",
+                              "shm",    "tmpfs",   "ulimits",    "user",        "read_only",
+                              "init",   "ports",   "replicas",   "networks",    "extra_hosts",
+                              "global", "cap_add", "cap_drop",   "dns",         "hostname",
+                              "build",  "tty",     "stdin_open", "links"};
     capabilities_.private_mounts = true;
   }
 
