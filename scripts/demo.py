@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -217,6 +218,36 @@ class Demo:
             raise DemoError(f"the client's log has no result: {log}")
         return float(rate[1]) / 100, int(version[0]), speed[0]
 
+    def api(self, path, query):
+        with urllib.request.urlopen(f"http://{self.takt.address}/api/v1/{path}?"
+                                    + urllib.parse.urlencode(query), timeout=30) as answer:
+            return json.load(answer)
+
+    def figures(self, app):
+        """By version, what the daemon has measured of a model server: requests, failed ones, and
+        the latency that 99 of 100 stay below. None until each of the versions has answered."""
+        def quantile(version):
+            now = time.time()
+            span = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(t)) for t in (now - 600, now + 1)]
+            series = self.api("metrics/query", {
+                "name": "takt_serving_request_seconds_bucket", "quantile": 0.99,
+                "match": f"app={app},version={version}", "from": span[0], "to": span[1],
+                "step_ms": 600_000})["series"]
+            values = [value for one in series for value in one["values"]]
+            return max((v for v in values if v is not None), default=None)
+
+        figures = {version: {"requests": 0, "failed": 0} for version, _ in VERSIONS}
+        counts = {"name": "takt_serving_requests_total", "match": f"app={app},model=mnist"}
+        for sample in self.api("metrics/newest", counts)["series"]:
+            labels = sample["labels"]
+            if (of := figures.get(int(labels["version"]))) is not None:
+                of["requests"] += int(sample["value"])
+                of["failed"] += int(sample["value"]) if labels["code"] != "OK" else 0
+        for version, of in figures.items():
+            of["p99_seconds"] = quantile(version)
+        complete = all(of["requests"] >= TESTS and of["p99_seconds"] for of in figures.values())
+        return figures if complete else None
+
     def answered_by_asker(self):
         """How many answers the client that keeps asking has had so far."""
         lines = [re.match(r"(\d+) answered", line) for line in self.takt.log("mnist-asker")]
@@ -266,12 +297,16 @@ class Demo:
             rate, version, speed = self.client(server)
             results.append((version, rate))
             tell(f"error rate {100 * rate:.1f}%; {speed}")
+        with self.step("its figures by version") as tell:
+            figures = wait_for("the figures of both versions", lambda: self.figures("mnist-serve"), 60)
+            tell("; ".join(f"version {version}: {of['requests']} requests, {of['failed']} failed, p99 "
+                           f"{1000 * of['p99_seconds']:.1f} ms" for version, of in figures.items()))
         if [version for version, _ in results] != [1, 2] or switch["failed"]:
             raise DemoError(f"expected versions 1 and 2 and no failed request, got {results}, {switch}")
         self.report_file.write_text(json.dumps({
             "dataset": "mnist", "source": source,
             "versions": [{"version": v, "error_rate": round(r, 4)} for v, r in results],
-            "switch": switch, "steps": self.steps}, indent=2) + "\n")
+            "switch": switch, "figures": figures, "steps": self.steps}, indent=2) + "\n")
         self.tell_result(address, results, switch)
 
     def tell_result(self, address, results, switch):

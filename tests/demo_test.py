@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import unittest
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "tests/user_templates"
@@ -74,6 +75,12 @@ class Demo(unittest.TestCase):
             self.assertAlmostEqual(rates[2], 8.5, delta=1)
         self.assertGreater(report["switch"]["sent"], 100)
         self.assertEqual(report["switch"]["failed"], 0)
+        # What the console's charts show, by model and version.
+        self.assertEqual(sorted(report["figures"]), ["1", "2"])
+        for figures in report["figures"].values():
+            self.assertGreaterEqual(figures["requests"], 10_000)
+            self.assertEqual(figures["failed"], 0)
+            self.assertGreater(figures["p99_seconds"], 0)
         self.assertGreater(len(report["steps"]), 5)
         for step in report["steps"]:
             self.assertEqual(sorted(step), ["name", "seconds"])
@@ -157,6 +164,15 @@ class UserTemplates(unittest.TestCase):
         rate = float(re.search(r"Inference error rate: ([\d.]+)%", log)[1])
         self.assertTrue(5 < rate < 25, log)
         self.assertIn("Sent 1000, failed 0", log)
+        # Its template asks for no metrics, and publishes only the port for gRPC.
+        self.wait_for(lambda: self.counted("serving") == {("mnist", "1", "OK"): 1000})
+
+    def counted(self, app):
+        """Requests that the daemon has seen a model server count, by model, version and code."""
+        with urllib.request.urlopen(f"http://{self.address}/api/v1/metrics/newest?"
+                                    f"name=takt_serving_requests_total&match=app={app}") as answer:
+            return {tuple(one["labels"][name] for name in ("model", "version", "code")): one["value"]
+                    for one in json.load(answer)["series"]}
 
 
 if __name__ == "__main__":

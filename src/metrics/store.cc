@@ -247,7 +247,8 @@ absl::Status MetricStore::Load() {
 }
 
 absl::StatusOr<std::int64_t> MetricStore::Series(const std::string& name, const Labels& labels,
-                                                 Type type) {
+                                                 Type type, bool* fresh) {
+  if (fresh != nullptr) *fresh = false;
   const std::string joined = JoinLabels(labels);
   std::string key = absl::StrCat(name, "\3", joined);
   const std::lock_guard lock(mutex_);
@@ -270,6 +271,7 @@ absl::StatusOr<std::int64_t> MetricStore::Series(const std::string& name, const 
   by_id_[id] = series.get();
   by_name_[name].push_back(series.get());
   series_.push_back(std::move(series));
+  if (fresh != nullptr) *fresh = true;
   return id;
 }
 

@@ -92,7 +92,9 @@ class MetricStore {
 
   // The series' number, made when new. Beyond kMaxSeries the one that ended longest ago goes;
   // RESOURCE_EXHAUSTED when all of them had a sample within the last hour.
-  absl::StatusOr<std::int64_t> Series(const std::string& name, const Labels& labels, Type type);
+  // `fresh`, where given: whether this call made it.
+  absl::StatusOr<std::int64_t> Series(const std::string& name, const Labels& labels, Type type,
+                                      bool* fresh = nullptr);
   // One sample for each series; times of one series must rise (others are dropped). NaN is not
   // kept.
   struct Point {

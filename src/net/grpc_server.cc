@@ -71,6 +71,12 @@ struct Method {
   std::function<std::size_t(std::string_view)> place;
 };
 
+// What a plain HTTP/1.1 GET may ask for.
+struct PlainPage {
+  std::string content_type;
+  std::function<void(GrpcServer::PlainAnswer)> ask;
+};
+
 class Call final : public GrpcCall {
  public:
   explicit Call(Shard* shard);
@@ -326,6 +332,9 @@ class Connection final : public EventLoop::FdHandler, public EventLoop::TurnEnd 
   void Refuse(Call* call, absl::Status status);
   void RefuseHttp(Call* call, const char* status);
   bool Handshake();
+  // A peer that begins like an HTTP/1.1 GET. False: close the connection.
+  bool ReceivePlain(std::string_view bytes);
+  void AnswerPlain(std::string_view status, std::string_view content_type, std::string_view body);
   ssize_t ReadSome(char* out, std::size_t size);
   ssize_t WriteSome(const char* data, std::size_t size);
   bool Flush();
@@ -336,6 +345,12 @@ class Connection final : public EventLoop::FdHandler, public EventLoop::TurnEnd 
   SSL* const ssl_;
   nghttp2_session* session_ = nullptr;
   bool handshaken_;
+  // Which protocol it is shows in the first byte. Where nothing but HTTP/2 is spoken, it is known
+  // from the start, and so our settings need not wait for the peer.
+  enum class Protocol { kUnknown, kHttp2, kPlain } protocol_;
+  std::string plain_head_;
+  bool plain_answered_ = false;
+  std::shared_ptr<Connection*> self_;  // of a plain connection, which answers come back to
   bool in_receive_ = false;
   bool closing_ = false;
   bool draining_ = false;
@@ -386,6 +401,10 @@ class Server final : public GrpcServer {
                      std::function<std::size_t(std::string_view)> offset) override {
     MethodAt(std::string(method)).place = std::move(offset);
   }
+  void HandleGet(std::string path, std::string content_type,
+                 std::function<void(PlainAnswer)> ask) override {
+    pages_[std::move(path)] = {std::move(content_type), std::move(ask)};
+  }
   absl::Status Start() override;
   std::uint16_t port() const override { return port_; }
   const std::vector<EventLoop*>& loops() const override { return loops_; }
@@ -397,6 +416,7 @@ class Server final : public GrpcServer {
     auto found = methods_.find(path);
     return found == methods_.end() ? nullptr : &found->second;
   }
+  const std::map<std::string, PlainPage, std::less<>>& pages() const { return pages_; }
   void Accepted(int fd, std::string peer);
   nghttp2_session_callbacks* callbacks() const { return callbacks_; }
   nghttp2_option* nghttp2_options() const { return nghttp2_options_; }
@@ -421,6 +441,7 @@ class Server final : public GrpcServer {
   const GrpcServerOptions options_;
   const std::vector<EventLoop*> loops_;
   std::map<std::string, Method, std::less<>> methods_;
+  std::map<std::string, PlainPage, std::less<>> pages_;
   std::vector<std::unique_ptr<Shard>> shards_;
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
   nghttp2_session_callbacks* callbacks_ = nullptr;
@@ -553,7 +574,13 @@ void Shard::Ended(Call* call) {
 // --------------------------------------------------------------------------
 
 Connection::Connection(Shard* shard, int fd, std::string peer, SSL* ssl)
-    : shard_(shard), fd_(fd), peer_(std::move(peer)), ssl_(ssl), handshaken_(ssl == nullptr) {
+    : shard_(shard),
+      fd_(fd),
+      peer_(std::move(peer)),
+      ssl_(ssl),
+      handshaken_(ssl == nullptr),
+      protocol_(ssl == nullptr && !shard->server->pages().empty() ? Protocol::kUnknown
+                                                                  : Protocol::kHttp2) {
   opened_ = last_active_ = window_since_ = idle_frames_since_ = Clock::now();
 }
 
@@ -662,6 +689,14 @@ void Connection::OnEvents(std::uint32_t events) {
     if (got == 0) return;
     last_active_ = shard_->loop->now();
     window_received_ += got;
+    if (protocol_ == Protocol::kUnknown) {
+      const bool get = shard_->read_buffer[0] == 'G';  // HTTP/2 begins with "PRI * HTTP/2.0"
+      protocol_ = get ? Protocol::kPlain : Protocol::kHttp2;
+    }
+    if (protocol_ == Protocol::kPlain) {
+      if (!ReceivePlain({shard_->read_buffer.get(), static_cast<std::size_t>(got)})) Close();
+      return;
+    }
     in_receive_ = true;
     const ssize_t used = nghttp2_session_mem_recv(
         session_, reinterpret_cast<const std::uint8_t*>(shard_->read_buffer.get()), got);
@@ -675,6 +710,46 @@ void Connection::OnEvents(std::uint32_t events) {
     WantWrite();
     // What TLS has decrypted and not yet handed over, epoll does not report.
   } while (ssl_ != nullptr && SSL_pending(ssl_) > 0);
+}
+
+bool Connection::ReceivePlain(std::string_view bytes) {
+  if (self_ != nullptr || plain_answered_) return true;  // one request a connection
+  plain_head_.append(bytes.substr(0, kMaxPlainGetBytes + 1 - plain_head_.size()));
+  if (plain_head_.size() > kMaxPlainGetBytes) return false;
+  if (plain_head_.find("\r\n\r\n") == std::string::npos) return true;
+  const std::string_view line = std::string_view(plain_head_).substr(0, plain_head_.find("\r\n"));
+  const std::size_t path_end = line.rfind(' ');
+  if (!line.starts_with("GET /") || path_end < 5 ||
+      !line.substr(path_end).starts_with(" HTTP/1.")) {
+    return false;
+  }
+  std::string_view path = line.substr(4, path_end - 4);
+  path = path.substr(0, path.find('?'));
+  const auto page = shard_->server->pages().find(path);
+  if (page == shard_->server->pages().end()) {
+    AnswerPlain("404 Not Found", "text/plain",
+                "This port speaks gRPC. Over HTTP/1.1 it answers only with its metrics.\n");
+    return true;
+  }
+  self_ = std::make_shared<Connection*>(this);
+  page->second.ask([loop = shard_->loop, self = std::weak_ptr(self_),
+                    content_type = page->second.content_type](std::string body) {
+    loop->Post([self, content_type, body = std::move(body)] {
+      if (const auto connection = self.lock()) {
+        (*connection)->AnswerPlain("200 OK", content_type, body);
+      }
+    });
+  });
+  return true;
+}
+
+void Connection::AnswerPlain(std::string_view status, std::string_view content_type,
+                             std::string_view body) {
+  plain_answered_ = true;
+  pending_ = StrCat("HTTP/1.1 ", status, "\r\nContent-Type: ", content_type,
+                    "\r\nContent-Length: ", body.size(), "\r\nConnection: close\r\n\r\n", body);
+  pending_sent_ = 0;
+  WantWrite();
 }
 
 int Connection::OnBeginHeaders(const nghttp2_frame* frame) {
@@ -1140,12 +1215,14 @@ bool Connection::Flush() {
       window_sent_ += n;
       if (pending_sent_ == pending_.size()) pending_.clear();
     }
+    if (protocol_ == Protocol::kPlain && pending_.empty()) break;
   }
   return true;
 }
 
 void Connection::OnTurnEnd() {
-  if (!handshaken_) return;
+  if (!handshaken_ || protocol_ == Protocol::kUnknown) return;
+  if (protocol_ == Protocol::kPlain && !plain_answered_) return;
   if (!Flush()) return Close();
   const bool want_out = !pending_.empty();
   if (want_out != want_out_) {
@@ -1155,6 +1232,7 @@ void Connection::OnTurnEnd() {
     }
   }
   if (want_out) return;
+  if (protocol_ == Protocol::kPlain) return Close();
   if (nghttp2_session_want_read(session_) == 0 && nghttp2_session_want_write(session_) == 0) {
     return Close();
   }
@@ -1164,7 +1242,7 @@ void Connection::StartDrain() {
   if (draining_) return;
   draining_ = true;
   drain_since_ = shard_->loop->now();
-  if (!handshaken_) return Close();
+  if (!handshaken_ || protocol_ != Protocol::kHttp2) return Close();
   nghttp2_submit_shutdown_notice(session_);
   nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr);
   WantWrite();
@@ -1175,6 +1253,7 @@ bool Connection::IsAlive(Clock::time_point now) {
   if (!handshaken_ || (window_received_ == 0 && window_sent_ == 0)) {
     if (last_active_ == opened_ && now - opened_ > options.handshake_timeout) return false;
   }
+  if (protocol_ == Protocol::kPlain && now - opened_ > options.handshake_timeout) return false;
   if (options.idle_timeout.count() > 0 && open_count_ == 0 && !draining_ &&
       now - last_active_ > options.idle_timeout) {
     StartDrain();

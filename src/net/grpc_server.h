@@ -34,7 +34,8 @@ inline constexpr std::size_t kMaxGrpcConnections = 20000;          // closed at 
 inline constexpr int kMaxGrpcIdleFramesPerSecond = 2000;
 // Messages from this size on may have a buffer of their own, which ShareBody hands out.
 inline constexpr std::size_t kSharedBodyBytes = 32 << 10;
-inline constexpr std::size_t kMaxGrpcMessageText = 1024;  // longer: cut, "...TRUNCATED"
+inline constexpr std::size_t kMaxGrpcMessageText = 1024;   // longer: cut, "...TRUNCATED"
+inline constexpr std::size_t kMaxPlainGetBytes = 8 << 10;  // head of an HTTP/1.1 GET: closed
 
 // One call. Not thread-safe: whoever holds it uses it. Finish or destruction ends it.
 class GrpcCall {
@@ -164,6 +165,12 @@ class GrpcServer {
   // a message that is not yet complete, says which of its offsets shall be 64-byte aligned.
   virtual void PlaceBodiesOf(std::string_view method,
                              std::function<std::size_t(std::string_view prefix)> offset) = 0;
+  // Before Start. HTTP/1.1 GET of `path` on the same port without TLS, for what scrapes metrics:
+  // `ask` runs on a loop and must not block; it gives the body to its argument, then or later, on
+  // any thread. One answer a connection, within the handshake's timeout.
+  using PlainAnswer = std::function<void(std::string body)>;
+  virtual void HandleGet(std::string path, std::string content_type,
+                         std::function<void(PlainAnswer)> ask) = 0;
 
   // Listens: UNAVAILABLE naming the address when it cannot ("port 8500 is in use"),
   // INVALID_ARGUMENT when keys or certificates do not parse.

@@ -4,6 +4,9 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <future>
 #include <thread>
@@ -114,6 +117,76 @@ class GrpcServerTest : public testing::Test {
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<grpc::GenericStub> stub_;
 };
+
+// What a peer that sends `bytes` over TCP gets until the server closes.
+std::string Exchange(std::uint16_t port, std::string_view bytes) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::string got;
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) {
+    // A byte, and the rest: a head may come in pieces.
+    send(fd, bytes.data(), 1, MSG_NOSIGNAL);
+    send(fd, bytes.data() + 1, bytes.size() - 1, MSG_NOSIGNAL);
+    char buffer[65536];
+    for (ssize_t n; (n = recv(fd, buffer, sizeof buffer, 0)) > 0;) got.append(buffer, n);
+  }
+  close(fd);
+  return got;
+}
+
+TEST_F(GrpcServerTest, AnswersAPlainGetBesideGrpc) {
+  const std::string large(3 << 20, 'm');
+  std::thread later;
+  server_->HandleGet("/metrics", "text/plain", [&](GrpcServer::PlainAnswer answer) {
+    later = std::thread([answer = std::move(answer), &large] { answer(large); });
+  });
+  Start();
+  const std::string got = Exchange(server_->port(), "GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+  later.join();
+  EXPECT_TRUE(got.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"))
+      << got.substr(0, 200);
+  EXPECT_TRUE(got.ends_with("\r\n\r\n" + large)) << got.size();
+  EXPECT_TRUE(Exchange(server_->port(), "GET /other HTTP/1.1\r\n\r\n")
+                  .starts_with("HTTP/1.1 404 Not Found\r\n"));
+  std::string response;
+  ASSERT_TRUE(Call("Echo", "still gRPC", &response).ok());
+  EXPECT_EQ(response, "still gRPC");
+}
+
+TEST_F(GrpcServerTest, ClosesAPlainGetThatIsNone) {
+  server_->HandleGet("/metrics", "text/plain",
+                     [](const GrpcServer::PlainAnswer& answer) { answer(""); });
+  Start();
+  for (const std::string& bytes :
+       {std::string("GET metrics HTTP/1.1\r\n\r\n"), std::string("GOT /metrics HTTP/1.1\r\n\r\n"),
+        std::string("GET /metrics HTTP/2.0\r\n\r\n"), std::string("GET /metrics\r\n\r\n"),
+        "GET /metrics HTTP/1.1\r\nA: " + std::string(kMaxPlainGetBytes, 'a')}) {
+    EXPECT_EQ(Exchange(server_->port(), bytes), "") << bytes.substr(0, 40);
+  }
+  EXPECT_TRUE(Eventually([&] { return server_->stats().connections == 0; }));
+}
+
+TEST_F(GrpcServerTest, AScrapeWhoseAskerLeavesIsForgotten) {
+  std::mutex mutex;
+  GrpcServer::PlainAnswer answer;
+  server_->HandleGet("/metrics", "text/plain", [&](GrpcServer::PlainAnswer given) {
+    std::lock_guard lock(mutex);
+    answer = std::move(given);
+  });
+  Start();
+  std::thread asker([&] { Exchange(server_->port(), "GET /metrics HTTP/1.1\r\n\r\n"); });
+  ASSERT_TRUE(Eventually([&] {
+    std::lock_guard lock(mutex);
+    return answer != nullptr;
+  }));
+  server_->Drain(std::chrono::milliseconds(0));
+  asker.join();
+  server_.reset();
+  answer("too late");
+}
 
 TEST_F(GrpcServerTest, AnswersMessagesOfEverySize) {
   Start();

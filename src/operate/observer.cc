@@ -4,18 +4,17 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <tuple>
 
 #include "absl/strings/numbers.h"
 #include "base/fs.h"
 #include "metrics/process.h"
-#include "metrics/prometheus.h"
 #include "net/http_client.h"
 
 namespace takt::operate {
 namespace {
 
 constexpr const char* kServingMetricsPath = "/monitoring/prometheus/metrics";
-constexpr std::uint16_t kServingRestPort = 8501;
 
 // Opens a store; a damaged file is kept under another name, so that the daemon starts and nothing
 // is thrown away.
@@ -231,19 +230,28 @@ std::vector<metrics::Figure> Observer::Figures() {
   return figures;
 }
 
-void Observer::Store(const std::vector<metrics::Figure>& figures) {
+void Observer::Store(const std::vector<metrics::Figure>& figures,
+                     std::optional<std::chrono::system_clock::time_point> since) {
   // All samples of a round have one time, a whole interval: charts line up, and times pack well.
-  const auto interval = std::chrono::milliseconds(kSampleInterval).count();
-  const std::int64_t now =
-      std::chrono::duration_cast<std::chrono::milliseconds>(clock_.Now().time_since_epoch())
-          .count();
-  std::vector<metrics::MetricStore::Point> points;
+  const auto rounded = [](std::chrono::system_clock::time_point time) {
+    const auto interval = std::chrono::milliseconds(kSampleInterval).count();
+    return std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count() /
+           interval * interval;
+  };
+  const std::int64_t now = rounded(clock_.Now());
+  std::vector<metrics::MetricStore::Point> points, zeros;
   points.reserve(figures.size());
   for (const metrics::Figure& figure : figures) {
-    const auto id = metrics_->Series(figure.name, figure.labels, figure.type);
-    if (id.ok()) points.push_back({*id, figure.value});
+    bool fresh = false;
+    const auto id = metrics_->Series(figure.name, figure.labels, figure.type, &fresh);
+    if (!id.ok()) continue;
+    points.push_back({*id, figure.value});
+    if (fresh && since && figure.type == metrics::Type::kCounter) zeros.push_back({*id, 0});
   }
-  metrics_->Append(now / interval * interval, points);
+  // Without this, what was counted before a counter was first seen would be in no increase.
+  if (!zeros.empty() && rounded(*since) > 0 && rounded(*since) < now)
+    metrics_->Append(rounded(*since), zeros);
+  metrics_->Append(now, points);
 }
 
 void Observer::Sample() { Store(Figures()); }
@@ -346,12 +354,13 @@ void Observer::SampleLoop() {
       WaitUntil(std::min({next_sample, next_learning, clock_.Steady() + std::chrono::seconds(1)})));
 }
 
-// A service says where with the label takt.metrics: PORT/PATH; a model server has a usual place.
+// A service says where with the label takt.metrics: PORT/PATH. A model server has a usual path, on
+// its REST port and, ours, on its gRPC port too; which port is which, its answers tell.
 std::vector<Observer::Target> Observer::Targets() {
   std::vector<Target> targets;
   for (const line::App& app : line_.List()) {
     for (const line::ServiceView& service : app.services) {
-      std::uint16_t port = 0;
+      std::uint16_t port = 0;  // 0 = any
       std::string path;
       const auto label = service.spec.labels.find("takt.metrics");
       if (label != service.spec.labels.end()) {
@@ -364,38 +373,54 @@ std::vector<Observer::Target> Observer::Targets() {
         port = static_cast<std::uint16_t>(number);
         path = slash == std::string::npos ? "/metrics" : label->second.substr(slash);
       } else if (service.role == "serving") {
-        port = kServingRestPort;
         path = kServingMetricsPath;
       } else {
         continue;
       }
       for (const runtime::InstanceStatus& instance : service.instances) {
         if (!IsLive(instance)) continue;
+        Target target{app.name, service.spec.name, instance.id, path, {}, instance.started};
         for (const runtime::Endpoint& endpoint : instance.endpoints) {
-          if (endpoint.target != port || endpoint.protocol != "tcp") continue;
-          targets.push_back(
-              {app.name, service.spec.name, instance.id, endpoint.host, path, endpoint.port});
+          if ((port != 0 && endpoint.target != port) || endpoint.protocol != "tcp") continue;
+          target.addresses.emplace_back(endpoint.host, endpoint.port);
         }
+        if (!target.addresses.empty()) targets.push_back(std::move(target));
       }
     }
   }
   return targets;
 }
 
-void Observer::Scrape(const Target& target) {
-  net::HttpClientOptions options;
-  options.host = target.host;
-  options.port = target.port;
-  options.timeout = kScrapeTimeout;
-  options.max_body_bytes = metrics::kMaxScrapeBytes;
-  const auto reply = net::HttpClient(options).Call({.target = target.path});
-  absl::StatusOr<metrics::Exposition> exposition =
-      !reply.ok()            ? absl::StatusOr<metrics::Exposition>(reply.status())
-      : reply->status != 200 ? absl::UnavailableError(StrCat("HTTP ", reply->status))
-                             : metrics::ParseExposition(reply->body);
+absl::StatusOr<metrics::Exposition> Observer::Ask(const Target& target, Known& known) {
+  // The address that answered last comes first.
+  std::vector<Address> addresses = target.addresses;
+  std::stable_partition(addresses.begin(), addresses.end(),
+                        [&](const Address& address) { return address == known.answered; });
+  absl::Status status;
+  for (const Address& address : addresses) {
+    net::HttpClientOptions options;
+    std::tie(options.host, options.port) = address;
+    options.timeout = kScrapeTimeout;
+    options.max_body_bytes = metrics::kMaxScrapeBytes;
+    const auto reply = net::HttpClient(options).Call({.target = target.path});
+    absl::StatusOr<metrics::Exposition> exposition =
+        !reply.ok()            ? absl::StatusOr<metrics::Exposition>(reply.status())
+        : reply->status != 200 ? absl::UnavailableError(StrCat("HTTP ", reply->status))
+                               : metrics::ParseExposition(reply->body);
+    if (exposition.ok()) {
+      known.answered = address;
+      return exposition;
+    }
+    status = exposition.status();
+  }
+  return status;
+}
+
+bool Observer::Scrape(const Target& target, Known& known) {
+  absl::StatusOr<metrics::Exposition> exposition = Ask(target, known);
   if (!exposition.ok()) {
     ++scrapes_failed_;
-    return;
+    return false;
   }
   for (metrics::Figure& figure : exposition->figures) {
     // Whose it is, over what it says of itself.
@@ -407,26 +432,28 @@ void Observer::Scrape(const Target& target) {
     figure.labels.emplace_back("service", target.service);
     std::sort(figure.labels.begin(), figure.labels.end());
   }
-  Store(exposition->figures);
+  Store(exposition->figures, std::max(target.started, known.answered_at));
+  known.answered_at = clock_.Now();
+  return true;
 }
 
 void Observer::ScrapeLoop() {
-  std::map<std::string, std::chrono::steady_clock::time_point> not_before;
+  std::map<std::string, Known> known;  // by instance
   auto next = clock_.Steady() + kSampleInterval;
   while (WaitUntil(next)) {
     next = clock_.Steady() + kSampleInterval;
-    std::map<std::string, std::chrono::steady_clock::time_point> waiting;
+    std::map<std::string, Known> still;
     for (const Target& target : Targets()) {
-      const auto it = not_before.find(target.instance);
-      if (it != not_before.end() && clock_.Steady() < it->second) {
-        waiting.insert(*it);
-        continue;
-      }
-      const std::uint64_t failed = scrapes_failed_;
-      Scrape(target);
-      if (scrapes_failed_ != failed) waiting[target.instance] = clock_.Steady() + kScrapeRetry;
+      Known& it = still[target.instance] = known[target.instance];
+      if (clock_.Steady() < it.not_before) continue;
+      // One that is starting answers soon; one that never does is asked ever more seldom.
+      it.pause = Scrape(target, it) ? std::chrono::steady_clock::duration(0)
+                                    : std::min<std::chrono::steady_clock::duration>(
+                                          kMaxScrapePause, 2 * it.pause + kSampleInterval);
+      // Less a little: the next round must not miss it by the time that this one took.
+      it.not_before = clock_.Steady() + it.pause - kSampleInterval / 2;
     }
-    not_before.swap(waiting);
+    known.swap(still);
   }
 }
 

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -24,6 +25,7 @@
 #include "logs/searches.h"
 #include "logs/store.h"
 #include "metrics/node.h"
+#include "metrics/prometheus.h"
 #include "metrics/store.h"
 #include "operate/doctor.h"
 #include "operate/paths.h"
@@ -37,7 +39,8 @@ inline constexpr std::chrono::seconds kSampleInterval{5};
 inline constexpr std::chrono::seconds kLearningInterval{2};  // of an app that is running
 inline constexpr std::chrono::seconds kDiagnoseInterval{10};
 inline constexpr std::chrono::milliseconds kScrapeTimeout{2000};
-inline constexpr std::chrono::seconds kScrapeRetry{30};  // after a target that did not answer
+// Between attempts at a target that does not answer; it begins with kSampleInterval.
+inline constexpr std::chrono::seconds kMaxScrapePause{30};
 
 class Observer {
  public:
@@ -67,10 +70,18 @@ class Observer {
     std::mutex mutex;
     Observer* observer = nullptr;
   };
+  using Address = std::pair<std::string, std::uint16_t>;
   struct Target {
-    std::string app, service, instance;
-    std::string host, path;
-    std::uint16_t port = 0;
+    std::string app, service, instance, path;
+    std::vector<Address> addresses;  // any of them may answer
+    std::chrono::system_clock::time_point started;
+  };
+  // What is known of a target by asking it.
+  struct Known {
+    Address answered;  // the address that answered last
+    std::chrono::system_clock::time_point answered_at;
+    std::chrono::steady_clock::time_point not_before;
+    std::chrono::steady_clock::duration pause{0};
   };
   Observer(const std::string& data_dir, line::Line& line, runtime::Runtime& runtime,
            storage::VolumeStore& volumes, const Clock& clock);
@@ -83,8 +94,11 @@ class Observer {
   void Diagnose();
   void ScrapeLoop();
   std::vector<Target> Targets();
-  void Scrape(const Target& target);
-  void Store(const std::vector<metrics::Figure>& figures);
+  absl::StatusOr<metrics::Exposition> Ask(const Target& target, Known& known);
+  bool Scrape(const Target& target, Known& known);
+  // `since`: when counters that are seen for the first time were zero; none = nobody knows.
+  void Store(const std::vector<metrics::Figure>& figures,
+             std::optional<std::chrono::system_clock::time_point> since = std::nullopt);
   bool WaitUntil(std::chrono::steady_clock::time_point time);  // false: it is ending
 
   const std::string data_dir_;

@@ -193,6 +193,7 @@ class Server final : public ModelServer {
     grpc_.reset();
     // Answers that are still under way use the rest: the loops end first.
     background_.reset();
+    scrapes_.reset();
     if (workers_ != nullptr) workers_->Stop();
     loops_.reset();
     if (manager_ != nullptr) manager_->Stop();
@@ -212,12 +213,16 @@ class Server final : public ModelServer {
     RestOptions rest;
     rest.timeout = std::chrono::milliseconds(flags_.rest_api_timeout_in_ms);
     rest.cors = flags_.rest_api_enable_cors_support;
+    MonitoringOptions monitoring;
     if (!flags_.monitoring_config_file.empty()) {
       TAKT_ASSIGN_OR_RETURN(const std::string text, ReadConfig(flags_.monitoring_config_file));
-      TAKT_ASSIGN_OR_RETURN(const MonitoringOptions monitoring, ParseMonitoringConfig(text));
-      rest.prometheus = monitoring.prometheus;
-      rest.prometheus_path = monitoring.path;
+      TAKT_ASSIGN_OR_RETURN(monitoring, ParseMonitoringConfig(text));
+    } else if (std::getenv("TAKT_INSTANCE") != nullptr) {
+      // Takt runs it and looks for figures on the ports that it has.
+      monitoring.prometheus = true;
     }
+    rest.prometheus = monitoring.prometheus;
+    rest.prometheus_path = monitoring.path;
 
     engine_ = std::move(engine);
     if (engine_ == nullptr) {
@@ -271,6 +276,14 @@ class Server final : public ModelServer {
     services.health = flags_.enable_grpc_healthcheck_service;
     RegisterGrpcServices(*grpc_, *context_, services);
     RegisterV2(*grpc_, *context_);
+    if (monitoring.prometheus) {
+      scrapes_ = std::make_unique<WorkerPool>(1);
+      grpc_->HandleGet(
+          monitoring.path, "text/plain; version=0.0.4",
+          [this](net::GrpcServer::PlainAnswer answer) {
+            scrapes_->Run([this, answer = std::move(answer)] { answer(metrics_.Expose()); });
+          });
+    }
     TAKT_RETURN_IF_ERROR(grpc_->Start());
     Log(LogLevel::kInfo,
         StrCat("Running gRPC ModelServer at ", flags_.host, ":", grpc_->port(), " ..."));
@@ -426,6 +439,7 @@ class Server final : public ModelServer {
   std::unique_ptr<RestApi> rest_;
   std::unique_ptr<net::EventLoopPool> loops_;
   std::unique_ptr<WorkerPool> background_;
+  std::unique_ptr<WorkerPool> scrapes_;  // null: metrics are not on
   std::unique_ptr<net::GrpcServer> grpc_;
   std::unique_ptr<net::HttpServer> http_;
 
