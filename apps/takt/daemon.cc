@@ -114,6 +114,20 @@ class EndSignal {
   sigset_t signals_;
 };
 
+// Receivers that the command line names: webhook-1, ..., dingtalk-1, ...
+std::vector<operate::Receiver> ReceiversOf(const DaemonOptions& options) {
+  std::vector<operate::Receiver> receivers;
+  using Kind = operate::Receiver::Kind;
+  for (const auto& [prefix, urls, kind] :
+       {std::tuple("webhook-", &options.alert_webhooks, Kind::kAlertmanager),
+        std::tuple("dingtalk-", &options.alert_dingtalk, Kind::kDingTalk)}) {
+    for (std::size_t i = 0; i < urls->size(); ++i) {
+      receivers.push_back({.name = absl::StrCat(prefix, i + 1), .kind = kind, .url = (*urls)[i]});
+    }
+  }
+  return receivers;
+}
+
 absl::Status RunDaemon(const DaemonOptions& options) {
   // Two arenas serve these few threads as well as eight for each core, in a fraction of the memory.
   mallopt(M_ARENA_MAX, 2);
@@ -190,15 +204,17 @@ absl::Status RunDaemon(const DaemonOptions& options) {
   api::AddLearningRoutes(api->router(), observer->learning(), observer->runs(), workers);
   api::AddRunRoutes(api->router(), observer->runs(), observer->learning(), *line, *volumes,
                     workers);
-  operate::Alarm alarm(
-      {options.alert_webhooks, options.alert_dingtalk}, observer->metrics(), clock,
-      [&line](const std::string& app, const std::string& message, const std::string& level) {
-        const absl::Status status = line->AddEvent(app, "alert", message, level);
-        if (!status.ok()) {
-          std::fprintf(stderr, "takt: warning: %s\n", std::string(status.message()).c_str());
-        }
-      });
-  api::AddAlertRoutes(api->router(), alarm.alerts(), clock);
+  TAKT_ASSIGN_OR_RETURN(
+      const auto alarm,
+      operate::Alarm::Open(
+          data_dir, ReceiversOf(options), observer->metrics(), clock,
+          [&line](const std::string& app, const std::string& message, const std::string& level) {
+            const absl::Status status = line->AddEvent(app, "alert", message, level);
+            if (!status.ok()) {
+              std::fprintf(stderr, "takt: warning: %s\n", std::string(status.message()).c_str());
+            }
+          }));
+  api::AddAlertRoutes(api->router(), alarm->alerts(), alarm->receivers(), workers, clock);
   api->SetMetrics([&observer] { return operate::Exposition(*observer); });
   runtime->SetLogListener([&api, &observer](const std::string& instance) {
     api->OnLog(instance);

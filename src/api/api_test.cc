@@ -154,9 +154,12 @@ class ApiTest : public ::testing::Test {
     searches_ = logs::SavedSearches::Open(dir_.path() + "/searches.db", clock_).value();
     AddSavedSearchRoutes(api_->router(), *searches_, [this] { api_->Broadcast("searches", "{}"); });
     AddMetricRoutes(api_->router(), *metric_store_, *workers_);
+    alert_file_ = operate::AlertFile::Open(dir_.path() + "/alerts.db").value();
     alerts_ =
-        std::make_unique<operate::Alerts>(*metric_store_, clock_, [](const auto&, const auto&) {});
-    AddAlertRoutes(api_->router(), *alerts_, clock_);
+        operate::Alerts::Open(*alert_file_, *metric_store_, clock_, [](const auto&, const auto&) {
+        }).value();
+    receivers_ = operate::Receivers::Open(*alert_file_, {}, clock_).value();
+    AddAlertRoutes(api_->router(), *alerts_, *receivers_, *workers_, clock_);
     runs_ = operate::Runs::Open(dir_.path() + "/runs.db").value();
     AddLearningRoutes(api_->router(), *learning_store_, *runs_, *workers_);
     AddRunRoutes(api_->router(), *runs_, *learning_store_, line_, *volumes_, *workers_);
@@ -287,7 +290,9 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<logs::LogStore> log_store_;
   std::unique_ptr<metrics::MetricStore> metric_store_;
   std::unique_ptr<learning::LearningStore> learning_store_;
+  std::unique_ptr<operate::AlertFile> alert_file_;
   std::unique_ptr<operate::Alerts> alerts_;
+  std::unique_ptr<operate::Receivers> receivers_;
   std::unique_ptr<operate::Runs> runs_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<LiveSearches> live_;
@@ -402,7 +407,9 @@ TEST_F(ApiTest, AlertsCanBeSilencedAndRulesSwitchedOff) {
   const std::string rule = alerts.body["rules"][0]["name"];
   const Answer off = Call("PUT", "/alerts/rules/" + rule, R"({"enabled": false})");
   EXPECT_EQ(off.body["rules"][0]["enabled"], false);
-  EXPECT_EQ(Call("PUT", "/alerts/rules/none", R"({"enabled": false})").status, 404);
+  EXPECT_EQ(off.body["rules"][0]["origin"], "changed");
+  EXPECT_EQ(Call("DELETE", "/alerts/rules/" + rule).body["rules"][0]["enabled"], true);
+  EXPECT_EQ(Call("DELETE", "/alerts/rules/" + rule).status, 400);  // built in
   const Answer silence =
       Call("POST", "/alerts/silences", R"({"labels": {"app": "a"}, "minutes": 5, "why": "w"})");
   ASSERT_EQ(silence.status, 201);
@@ -410,8 +417,98 @@ TEST_F(ApiTest, AlertsCanBeSilencedAndRulesSwitchedOff) {
   EXPECT_EQ(
       Call("DELETE", "/alerts/silences/" + silence.body["id"].get<std::string>()).body["silences"],
       json::array());
-  EXPECT_EQ(Call("POST", "/alerts/silences", R"({"minutes": 0})").status, 400);
-  EXPECT_EQ(Call("POST", "/alerts/silences", R"({"minute": 5})").status, 400);
+  EXPECT_EQ(
+      Call("POST", "/alerts/silences", R"({"until": "2026-01-02T00:00:00+08:00"})").body["until"],
+      "2026-01-01T16:00:00.000Z");
+  for (const char* bad :
+       {R"({"minutes": 0})", R"({"minute": 5})", R"({})", R"({"until": "soon"})",
+        R"({"until": "2025-01-01T00:00:00Z"})", R"({"until": "2026-12-01T00:00:00Z"})",
+        R"({"until": "2026-01-02T00:00:00Z", "minutes": 5})"}) {
+    EXPECT_EQ(Call("POST", "/alerts/silences", bad).status, 400) << bad;
+  }
+}
+
+TEST_F(ApiTest, RulesCanBeMadeTriedChangedAndRemoved) {
+  const auto id = metric_store_->Series("queue", {{"app", "a"}}, metrics::Type::kGauge).value();
+  const metrics::MetricStore::Point point{id, 12};
+  metric_store_->Append(
+      std::chrono::duration_cast<milliseconds>(clock_.Now().time_since_epoch()).count(),
+      {&point, 1});
+  const std::string rule = R"({"metric": "queue", "match": "app!=b", "aggregate": "max",
+      "by": ["app"], "threshold": 10, "for_seconds": 30, "severity": "critical",
+      "summary": "{app} waits", "summary_zh": "{app} 等待"})";
+  const Answer trial = Call("POST", "/alerts/rules/own/test", rule);
+  EXPECT_EQ(trial.body["readings"],
+            json::parse(R"([{"labels": {"app": "a"}, "value": 12, "holds": true}])"));
+  EXPECT_EQ(trial.body["rule"]["match"], "app!=b");
+  const auto own = [](const Answer& answer) {
+    for (const json& each : answer.body["rules"]) {
+      if (each["name"] == "own") return each;
+    }
+    return json();
+  };
+  EXPECT_TRUE(own(Get("/alerts")).is_null());
+  const json made = own(Call("PUT", "/alerts/rules/own", rule));
+  EXPECT_EQ(made["origin"], "own");
+  EXPECT_EQ(made["severity"], "critical");
+  EXPECT_EQ(made["by"], json({"app"}));
+  const json changed = own(Call("PUT", "/alerts/rules/own", R"({"threshold": 20.5})"));
+  EXPECT_EQ(changed["threshold"], 20.5);
+  EXPECT_EQ(changed["summary_zh"], "{app} 等待");
+  EXPECT_TRUE(own(Call("DELETE", "/alerts/rules/own")).is_null());
+  EXPECT_EQ(Call("DELETE", "/alerts/rules/own").status, 404);
+  for (const auto& [bad, message] : std::vector<std::pair<const char*, const char*>>{
+           {R"({"enabled": false})", "the field metric is missing"},
+           {R"({"metric": "q", "threshold": "1", "summary": "s"})",
+            "threshold: expected a number, got \"1\""},
+           {R"({"metric": "q", "threshold": 1, "summary": "s", "match": "app"})",
+            "match: expected label=value or label!=value, got \"app\""},
+           {R"({"metric": "q", "threshold": 1, "summary": "s", "function": "mean"})",
+            "function: expected avg, min, max, sum, last, count, rate or increase, got \"mean\""},
+           {R"({"metric": "q", "threshold": 1, "summary": "s", "for_seconds": -1})",
+            "for_seconds: expected 0 to 604800, got -1"},
+       }) {
+    const Answer answer = Call("PUT", "/alerts/rules/own", bad);
+    EXPECT_EQ(answer.status, 400) << bad;
+    EXPECT_EQ(answer.body["message"], message);
+  }
+}
+
+TEST_F(ApiTest, ReceiversNeverGiveTheirSecretsAway) {
+  const Answer made = Call("PUT", "/alerts/receivers/ops", R"({"kind": "email",
+      "server": "mail.example.com:587", "user": "u", "password": "hunter2",
+      "from": "takt@example.com", "to": ["ops@example.com"], "language": "zh"})");
+  ASSERT_EQ(made.status, 200) << made.body;
+  Call("PUT", "/alerts/receivers/ding", R"({"kind": "dingtalk", "secret": "hunter3",
+      "url": "https://127.0.0.1:1/robot/send?access_token=hunter4"})");
+  const Answer all = Get("/alerts/receivers");
+  EXPECT_EQ(all.body.dump().find("hunter"), std::string::npos);
+  EXPECT_EQ(all.body["receivers"][0]["url"], "https://127.0.0.1:1/robot/send?...");
+  EXPECT_EQ(all.body["receivers"][0]["secret_set"], true);
+  EXPECT_EQ(all.body["receivers"][1]["password_set"], true);
+  EXPECT_EQ(all.body["receivers"][1]["language"], "zh");
+  // Sent back as it was shown, it stays what it was.
+  Call("PUT", "/alerts/receivers/ding",
+       R"({"url": "https://127.0.0.1:1/robot/send?...", "enabled": false})");
+  EXPECT_EQ(receivers_->Get("ding")->url, "https://127.0.0.1:1/robot/send?access_token=hunter4");
+  EXPECT_EQ(receivers_->Get("ding")->secret, "hunter3");
+  // Nobody gets the password by giving an address of his own.
+  for (const char* method : {"PUT", "POST"}) {
+    const std::string path =
+        StrCat("/alerts/receivers/ops", std::string_view(method) == "POST" ? "/test" : "");
+    const Answer moved = Call(method, path, R"({"server": "evil.example.com:587"})");
+    EXPECT_EQ(moved.status, 400);
+    EXPECT_EQ(moved.body["message"].get<std::string>().rfind("password: expected again", 0), 0u);
+  }
+  const Answer unreachable = Call("POST", "/alerts/receivers/ding/test", "{}");
+  EXPECT_EQ(unreachable.status, 503);
+  EXPECT_EQ(unreachable.body.dump().find("hunter"), std::string::npos);
+  EXPECT_EQ(Call("DELETE", "/alerts/receivers/ops").body["receivers"].size(), 1u);
+  EXPECT_EQ(Call("DELETE", "/alerts/receivers/ops").status, 404);
+  for (const char* bad : {R"({"url": "http://x"})", R"({"kind": "pager", "url": "http://x"})",
+                          R"({"kind": "email"})", R"({"kind": "dingtalk", "url": "x"})"}) {
+    EXPECT_EQ(Call("PUT", "/alerts/receivers/new", bad).status, 400) << bad;
+  }
 }
 
 // ---- The document ----

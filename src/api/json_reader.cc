@@ -99,6 +99,13 @@ void ObjectReader::Read(std::string_view name, int* out) {
   *out = value->get<int>();
 }
 
+void ObjectReader::Read(std::string_view name, double* out) {
+  const json* value = Find(name);
+  if (value == nullptr) return;
+  if (!value->is_number()) return Fail(PathOf(name), "a number", *value);
+  *out = value->get<double>();
+}
+
 void ObjectReader::Read(std::string_view name, std::map<std::string, std::string>* out) {
   const json* value = Find(name);
   if (value == nullptr) return;

@@ -28,6 +28,7 @@ class ObjectReader {
   void Read(std::string_view name, std::string* out);
   void Read(std::string_view name, bool* out);
   void Read(std::string_view name, int* out);
+  void Read(std::string_view name, double* out);
   void Read(std::string_view name, std::map<std::string, std::string>* out);
   void Read(std::string_view name, std::vector<std::string>* out);
   // The object of objects `name`: `read` gets each with its key.

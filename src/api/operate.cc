@@ -26,35 +26,11 @@ absl::StatusOr<double> QueryNumber(const Call& call, std::string_view name, doub
 
 // ---- Metrics ----
 
-// "app=mnist,node!=a,instance=i*": label, comparison, value; commas between.
-absl::StatusOr<std::vector<metrics::Matcher>> ParseMatchers(std::string_view text) {
-  std::vector<metrics::Matcher> matchers;
-  if (text.empty()) return matchers;
-  for (const absl::string_view part : absl::StrSplit(ToAbsl(text), ',')) {
-    const auto equal = part.find('=');
-    if (equal == absl::string_view::npos || equal == 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("query parameter match: expected label=value, got ", part));
-    }
-    metrics::Matcher matcher;
-    const bool negative = part[equal - 1] == '!';
-    matcher.label = std::string(part.substr(0, equal - (negative ? 1 : 0)));
-    matcher.value = std::string(part.substr(equal + 1));
-    matcher.op = negative ? metrics::Matcher::Op::kNotEqual : metrics::Matcher::Op::kEqual;
-    if (!negative && matcher.value.ends_with('*')) {
-      matcher.value.pop_back();
-      matcher.op = metrics::Matcher::Op::kPrefix;
-    }
-    matchers.push_back(std::move(matcher));
-  }
-  return matchers;
-}
-
 Result QueryMetrics(metrics::MetricStore& store, Workers& workers, Call& call) {
   metrics::Question q;
   q.name = std::string(call.Query("name"));
   if (q.name.empty()) return absl::InvalidArgumentError("query parameter name: expected a metric");
-  TAKT_ASSIGN_OR_RETURN(q.matchers, ParseMatchers(call.Query("match")));
+  TAKT_ASSIGN_OR_RETURN(q.matchers, metrics::ParseMatchers(call.Query("match")));
   TAKT_ASSIGN_OR_RETURN(const std::int64_t from_us, QueryTimeUs(call, "from", 0));
   TAKT_ASSIGN_OR_RETURN(const std::int64_t to_us, QueryTimeUs(call, "to", 0));
   if (!call.HasQuery("from") || !call.HasQuery("to")) {
@@ -125,7 +101,7 @@ Result ListMetrics(metrics::MetricStore& store) {
 }
 
 Result NewestMetrics(metrics::MetricStore& store, Call& call) {
-  TAKT_ASSIGN_OR_RETURN(const auto matchers, ParseMatchers(call.Query("match")));
+  TAKT_ASSIGN_OR_RETURN(const auto matchers, metrics::ParseMatchers(call.Query("match")));
   TAKT_ASSIGN_OR_RETURN(const std::int64_t max_age_ms,
                         call.QueryInt("max_age_ms", 30'000, 1, 86'400'000));
   std::string body;

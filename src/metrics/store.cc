@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/str.h"
 
 namespace takt::metrics {
 namespace {
@@ -52,6 +54,14 @@ auto FindName(const Table& table, std::string_view name)
     if (known == name) return value;
   }
   return std::nullopt;
+}
+
+template <typename Table, typename Value>
+const char* NameOf(const Table& table, Value value) {
+  for (const auto& [known, each] : table) {
+    if (each == value) return known.data();
+  }
+  return "";
 }
 
 // Labels as one text: name, \1, value, \2 for each.
@@ -160,11 +170,46 @@ double QuantileOf(double q, std::vector<std::pair<double, double>> buckets) {
 
 }  // namespace
 
+const char* FunctionName(Function function) { return NameOf(kFunctions, function); }
+const char* AggregationName(Aggregation aggregation) { return NameOf(kAggregations, aggregation); }
 std::optional<Function> FunctionFromName(std::string_view name) {
   return FindName(kFunctions, name);
 }
 std::optional<Aggregation> AggregationFromName(std::string_view name) {
   return FindName(kAggregations, name);
+}
+
+absl::StatusOr<std::vector<Matcher>> ParseMatchers(std::string_view text) {
+  std::vector<Matcher> matchers;
+  if (text.empty()) return matchers;
+  for (const absl::string_view part : absl::StrSplit(ToAbsl(text), ',')) {
+    const auto equal = part.find('=');
+    const bool negative = equal != absl::string_view::npos && equal > 0 && part[equal - 1] == '!';
+    if (equal == absl::string_view::npos || equal == (negative ? 1 : 0)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("match: expected label=value or label!=value, got \"", part, "\""));
+    }
+    Matcher matcher;
+    matcher.label = std::string(part.substr(0, equal - (negative ? 1 : 0)));
+    matcher.value = std::string(part.substr(equal + 1));
+    matcher.op = negative ? Matcher::Op::kNotEqual : Matcher::Op::kEqual;
+    if (!negative && !matcher.value.empty() && matcher.value.back() == '*') {
+      matcher.value.pop_back();
+      matcher.op = Matcher::Op::kPrefix;
+    }
+    matchers.push_back(std::move(matcher));
+  }
+  return matchers;
+}
+
+std::string MatchersText(const std::vector<Matcher>& matchers) {
+  std::string text;
+  for (const Matcher& matcher : matchers) {
+    absl::StrAppend(&text, text.empty() ? "" : ",", matcher.label,
+                    matcher.op == Matcher::Op::kNotEqual ? "!=" : "=", matcher.value,
+                    matcher.op == Matcher::Op::kPrefix ? "*" : "");
+  }
+  return text;
 }
 
 struct MetricStore::Series_ {

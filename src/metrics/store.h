@@ -47,6 +47,9 @@ struct Matcher {
   Op op = Op::kEqual;
   std::string value;
 };
+// "app=mnist,node!=a,instance=i*": label, comparison, value; commas between. INVALID_ARGUMENT.
+absl::StatusOr<std::vector<Matcher>> ParseMatchers(std::string_view text);
+std::string MatchersText(const std::vector<Matcher>& matchers);  // the inverse
 
 // What becomes of the samples of one series within one step ...
 enum class Function { kAvg, kMin, kMax, kSum, kLast, kCount, kIncrease, kRate };
@@ -54,6 +57,8 @@ enum class Function { kAvg, kMin, kMax, kSum, kLast, kCount, kIncrease, kRate };
 enum class Aggregation { kNone, kSum, kAvg, kMin, kMax };
 std::optional<Function> FunctionFromName(std::string_view name);        // "avg", ...
 std::optional<Aggregation> AggregationFromName(std::string_view name);  // "none", ...
+const char* FunctionName(Function function);
+const char* AggregationName(Aggregation aggregation);
 
 struct Question {
   std::string name;

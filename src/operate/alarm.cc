@@ -1,9 +1,10 @@
 #include "operate/alarm.h"
 
+#include "base/fs.h"
+#include "operate/set_aside.h"
+
 namespace takt::operate {
 namespace {
-
-constexpr std::chrono::seconds kFirstPause{2};
 
 std::string AppOf(const Alert& alert) {
   for (const auto& [name, value] : alert.labels) {
@@ -14,21 +15,22 @@ std::string AppOf(const Alert& alert) {
 
 }  // namespace
 
-Alarm::Alarm(const AlarmOptions& options, metrics::MetricStore& store, const Clock& clock,
-             Record record)
-    : record_(std::move(record)),
-      alerts_(store, clock,
-              [this](const auto& fired, const auto& resolved) { Tell(fired, resolved); }) {
-  for (const auto& [urls, dingtalk] :
-       {std::pair(&options.alertmanager_urls, false), std::pair(&options.dingtalk_urls, true)}) {
-    for (const std::string& url : *urls) {
-      webhooks_.emplace_back(
-          std::make_unique<Webhook>([url](const std::string& body) { return PostJson(url, body); },
-                                    kFirstPause),
-          dingtalk);
-    }
-  }
-  thread_ = std::thread([this] { Run(); });
+absl::StatusOr<std::unique_ptr<Alarm>> Alarm::Open(const std::string& data_dir,
+                                                   std::vector<Receiver> fixed,
+                                                   metrics::MetricStore& store, const Clock& clock,
+                                                   Record record) {
+  std::unique_ptr<Alarm> self(new Alarm(std::move(record)));
+  const std::string path = JoinPath(data_dir, "alerts.db");
+  TAKT_ASSIGN_OR_RETURN(self->file_,
+                        OpenOrSetAside(path, clock, [&] { return AlertFile::Open(path); }));
+  TAKT_ASSIGN_OR_RETURN(self->receivers_, Receivers::Open(*self->file_, std::move(fixed), clock));
+  TAKT_ASSIGN_OR_RETURN(self->alerts_,
+                        Alerts::Open(*self->file_, store, clock,
+                                     [alarm = self.get()](const auto& fired, const auto& resolved) {
+                                       alarm->Tell(fired, resolved);
+                                     }));
+  self->thread_ = std::thread([alarm = self.get()] { alarm->Run(); });
+  return self;
 }
 
 Alarm::~Alarm() {
@@ -37,7 +39,7 @@ Alarm::~Alarm() {
     stop_ = true;
   }
   wake_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Alarm::Tell(const std::vector<Alert>& fired, const std::vector<Alert>& resolved) {
@@ -48,18 +50,14 @@ void Alarm::Tell(const std::vector<Alert>& fired, const std::vector<Alert>& reso
                                                    : "info");
   }
   for (const Alert& alert : resolved) record_(AppOf(alert), "over: " + alert.summary, "info");
-  std::vector<Alert> all = fired;
-  all.insert(all.end(), resolved.begin(), resolved.end());
-  for (const auto& [webhook, dingtalk] : webhooks_) {
-    webhook->Send(dingtalk ? DingTalkBody(all) : AlertmanagerBody(all));
-  }
+  receivers_->Tell(fired, resolved);
 }
 
 void Alarm::Run() {
   std::unique_lock lock(mutex_);
   while (!wake_.wait_for(lock, kEvaluationInterval, [this] { return stop_; })) {
     lock.unlock();
-    alerts_.Evaluate();
+    alerts_->Evaluate();
     lock.lock();
   }
 }

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <tuple>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "base/ids.h"
+#include "base/str.h"
 #include "nlohmann/json.hpp"
 
 namespace takt::operate {
@@ -17,8 +21,7 @@ std::string Number(double value) {
   return std::abs(value) < 10 ? absl::StrFormat("%.3g", value) : absl::StrFormat("%.0f", value);
 }
 
-std::string SummaryOf(const AlertRule& rule, const Reading& reading) {
-  std::string text = rule.summary;
+std::string SummaryOf(const std::string& text, const Reading& reading) {
   std::vector<std::pair<std::string, std::string>> replacements = {
       {"{value}", Number(reading.value)}, {"{percent}", Number(reading.value * 100) + " %"}};
   for (const auto& [name, value] : reading.labels)
@@ -26,11 +29,7 @@ std::string SummaryOf(const AlertRule& rule, const Reading& reading) {
   return absl::StrReplaceAll(text, replacements);
 }
 
-Json LabelsOf(const Alert& alert) {
-  Json labels = {{"alertname", alert.rule}, {"severity", SeverityName(alert.severity)}};
-  for (const auto& [name, value] : alert.labels) labels[name] = value;
-  return labels;
-}
+std::string Quoted(const std::string& text) { return StrCat("\"", text, "\""); }
 
 // Every label of `wanted` is in `labels`.
 bool Holds(const metrics::Labels& labels, const metrics::Labels& wanted) {
@@ -75,8 +74,7 @@ Evaluation EvaluateRule(const AlertRule& rule, const std::vector<Reading>& readi
       if (earlier != nullptr) result.active.push_back(*earlier);
       continue;
     }
-    const bool holds = rule.above ? reading.value > rule.threshold : reading.value < rule.threshold;
-    if (!holds) {
+    if (!rule.Holds(reading.value)) {
       if (earlier != nullptr && earlier->firing) {
         result.resolved.push_back(*earlier);
         result.resolved.back().resolved = now;
@@ -88,9 +86,11 @@ Evaluation EvaluateRule(const AlertRule& rule, const std::vector<Reading>& readi
     Alert alert = earlier != nullptr
                       ? *earlier
                       : Alert{.rule = rule.name, .labels = reading.labels, .since = now};
+    alert.since = std::min(alert.since, now);  // the clock may have been put back
     alert.severity = rule.severity;
     alert.value = reading.value;
-    alert.summary = SummaryOf(rule, reading);
+    alert.summary = SummaryOf(rule.summary, reading);
+    alert.summary_zh = SummaryOf(rule.summary_zh, reading);
     if (!alert.firing && now - alert.since >= rule.for_at_least) {
       alert.firing = true;
       result.fired.push_back(alert);
@@ -130,7 +130,8 @@ std::vector<AlertRule> DefaultRules() {
        .threshold = 0.05,
        .for_at_least = std::chrono::minutes(5),
        .severity = Severity::kCritical,
-       .summary = "the disk under {directory} has {percent} left"},
+       .summary = "the disk under {directory} has {percent} left",
+       .summary_zh = "{directory} 所在磁盘仅剩 {percent}"},
       {.name = "memory_almost_exhausted",
        .metric = "takt_node_memory_bytes",
        .matchers = {equal("kind", "available")},
@@ -142,7 +143,8 @@ std::vector<AlertRule> DefaultRules() {
        .threshold = 0.05,
        .for_at_least = std::chrono::minutes(5),
        .severity = Severity::kCritical,
-       .summary = "the machine has {percent} of its memory left"},
+       .summary = "the machine has {percent} of its memory left",
+       .summary_zh = "本机内存仅剩 {percent}"},
       {.name = "service_keeps_restarting",
        .metric = "takt_service_restarts_total",
        .function = Function::kIncrease,
@@ -150,7 +152,8 @@ std::vector<AlertRule> DefaultRules() {
        .threshold = 3,
        .for_at_least = std::chrono::seconds(0),
        .severity = Severity::kWarning,
-       .summary = "{app}/{service} restarted {value} times within ten minutes"},
+       .summary = "{app}/{service} restarted {value} times within ten minutes",
+       .summary_zh = "{app}/{service} 十分钟内重启了 {value} 次"},
       {.name = "service_is_down",
        .metric = "takt_service_missing_instances",
        .function = Function::kMin,
@@ -158,7 +161,8 @@ std::vector<AlertRule> DefaultRules() {
        .threshold = 0,
        .for_at_least = std::chrono::minutes(2),
        .severity = Severity::kCritical,
-       .summary = "{app}/{service} lacks {value} of its instances"},
+       .summary = "{app}/{service} lacks {value} of its instances",
+       .summary_zh = "{app}/{service} 缺少 {value} 个实例"},
       {.name = "model_requests_fail",
        .metric = ":tensorflow:serving:request_count",
        .matchers = {{"status", Matcher::Op::kNotEqual, "OK"}},
@@ -170,7 +174,8 @@ std::vector<AlertRule> DefaultRules() {
        .threshold = 0.05,
        .for_at_least = std::chrono::minutes(2),
        .severity = Severity::kCritical,
-       .summary = "{percent} of the requests to model {model_name} of {app} fail"},
+       .summary = "{percent} of the requests to model {model_name} of {app} fail",
+       .summary_zh = "{app} 的模型 {model_name} 有 {percent} 的请求失败"},
       {.name = "log_entries_dropped",
        .metric = "takt_log_dropped_entries_total",
        .function = Function::kIncrease,
@@ -178,47 +183,218 @@ std::vector<AlertRule> DefaultRules() {
        .threshold = 0,
        .for_at_least = std::chrono::seconds(0),
        .severity = Severity::kWarning,
-       .summary = "the log store is full: {value} of the oldest entries went"},
+       .summary = "the log store is full: {value} of the oldest entries went",
+       .summary_zh = "日志库已满：最旧的 {value} 条已被清除"},
   };
 }
 
-std::string AlertmanagerBody(const std::vector<Alert>& alerts) {
-  const bool firing = std::any_of(alerts.begin(), alerts.end(), [](const Alert& a) {
-    return a.resolved == std::chrono::system_clock::time_point{};
-  });
-  Json body = {{"version", "4"},
-               {"groupKey", "takt"},
-               {"truncatedAlerts", 0},
-               {"status", firing ? "firing" : "resolved"},
-               {"receiver", "takt"},
-               {"groupLabels", Json::object()},
-               {"commonLabels", Json::object()},
-               {"commonAnnotations", Json::object()},
-               {"externalURL", ""},
-               {"alerts", Json::array()}};
-  for (const Alert& alert : alerts) {
-    const bool over = alert.resolved != std::chrono::system_clock::time_point{};
-    body["alerts"].push_back(
-        {{"status", over ? "resolved" : "firing"},
-         {"labels", LabelsOf(alert)},
-         {"annotations", {{"summary", alert.summary}, {"value", Number(alert.value)}}},
-         {"startsAt", FormatRfc3339(alert.since)},
-         {"endsAt", over ? FormatRfc3339(alert.resolved) : "0001-01-01T00:00:00Z"},
-         {"generatorURL", ""},
-         {"fingerprint", ""}});
+absl::Status CheckRule(const AlertRule& rule) {
+  const auto expected = [](std::string_view field, const auto& what, const auto& got) {
+    return absl::InvalidArgumentError(StrCat(field, ": expected ", what, ", got ", got));
+  };
+  const auto is_metric = [](const std::string& name) {
+    constexpr std::size_t kMost = 200;
+    return !name.empty() && name.size() <= kMost && !absl::ascii_isdigit(name[0]) &&
+           std::all_of(name.begin(), name.end(),
+                       [](char c) { return absl::ascii_isalnum(c) || c == '_' || c == ':'; });
+  };
+  constexpr std::string_view kMetricRule = "the name of a metric ([A-Za-z_:][A-Za-z0-9_:]*)";
+  if (!IsValidName(rule.name)) {
+    return expected("name", "1 to 63 letters, digits, '_', '-' and '.'", Quoted(rule.name));
   }
-  return body.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (!is_metric(rule.metric)) return expected("metric", kMetricRule, Quoted(rule.metric));
+  if (!rule.divide_by.empty() && !is_metric(rule.divide_by)) {
+    return expected("divided_by", kMetricRule, Quoted(rule.divide_by));
+  }
+  if (rule.divide_by.empty() && !rule.divide_matchers.empty()) {
+    return absl::InvalidArgumentError("divided_by_match: expected together with divided_by only");
+  }
+  for (const auto& [field, size] : {std::pair("match", rule.matchers.size()),
+                                    std::pair("divided_by_match", rule.divide_matchers.size()),
+                                    std::pair("by", rule.by.size())}) {
+    if (size > kMaxRuleLabels) {
+      return expected(field, StrCat("at most ", kMaxRuleLabels, " labels"), size);
+    }
+  }
+  if (!rule.by.empty() && rule.aggregation == metrics::Aggregation::kNone) {
+    return absl::InvalidArgumentError(
+        "by: expected together with an aggregate (sum, avg, min, max)");
+  }
+  for (const auto& [field, time, least, most] :
+       {std::tuple("window_seconds", rule.window, kMinRuleWindow, kMaxRuleWindow),
+        std::tuple("for_seconds", rule.for_at_least, std::chrono::seconds(0), kMaxRuleFor)}) {
+    if (time < least || time > most) {
+      return expected(field, StrCat(least.count(), " to ", most.count()), time.count());
+    }
+  }
+  if (!std::isfinite(rule.threshold)) return expected("threshold", "a number", rule.threshold);
+  if (rule.summary.empty()) return absl::InvalidArgumentError("summary: expected a text");
+  for (const auto& [field, text] :
+       {std::pair("summary", &rule.summary), std::pair("summary_zh", &rule.summary_zh)}) {
+    if (text->size() > kMaxSummaryBytes) {
+      return expected(field, StrCat("at most ", kMaxSummaryBytes, " bytes"), text->size());
+    }
+  }
+  return absl::OkStatus();
 }
 
-std::string DingTalkBody(const std::vector<Alert>& alerts) {
-  std::string text = "Takt";
-  for (const Alert& alert : alerts) {
-    const bool over = alert.resolved != std::chrono::system_clock::time_point{};
-    text += StrCat("\n", over ? "[resolved] " : StrCat("[", SeverityName(alert.severity), "] "),
-                   alert.summary);
+// ---- What is remembered ----
+
+namespace {
+
+constexpr std::string_view kRule = "rule";
+constexpr std::string_view kSilence = "silence";
+constexpr std::string_view kFiring = "firing";
+
+std::string Dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::int64_t Ms(std::chrono::system_clock::time_point time) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(time.time_since_epoch()).count();
+}
+std::chrono::system_clock::time_point FromMs(std::int64_t ms) {
+  return std::chrono::system_clock::time_point(std::chrono::milliseconds(ms));
+}
+
+std::string Encode(const AlertRule& rule) {
+  return Dump({{"metric", rule.metric},
+               {"match", metrics::MatchersText(rule.matchers)},
+               {"function", metrics::FunctionName(rule.function)},
+               {"aggregate", metrics::AggregationName(rule.aggregation)},
+               {"by", rule.by},
+               {"window_seconds", rule.window.count()},
+               {"divided_by", rule.divide_by},
+               {"divided_by_match", metrics::MatchersText(rule.divide_matchers)},
+               {"above", rule.above},
+               {"threshold", rule.threshold},
+               {"for_seconds", rule.for_at_least.count()},
+               {"severity", SeverityName(rule.severity)},
+               {"summary", rule.summary},
+               {"summary_zh", rule.summary_zh},
+               {"enabled", rule.enabled}});
+}
+
+absl::Status Decode(const Json& json, AlertRule& rule) {
+  rule.metric = json.at("metric");
+  TAKT_ASSIGN_OR_RETURN(rule.matchers, metrics::ParseMatchers(json.at("match").get<std::string>()));
+  rule.function = metrics::FunctionFromName(json.at("function").get<std::string>())
+                      .value_or(metrics::Function::kAvg);
+  rule.aggregation = metrics::AggregationFromName(json.at("aggregate").get<std::string>())
+                         .value_or(metrics::Aggregation::kNone);
+  rule.by = json.at("by").get<std::vector<std::string>>();
+  rule.window = std::chrono::seconds(json.at("window_seconds").get<std::int64_t>());
+  rule.divide_by = json.at("divided_by");
+  TAKT_ASSIGN_OR_RETURN(rule.divide_matchers,
+                        metrics::ParseMatchers(json.at("divided_by_match").get<std::string>()));
+  rule.above = json.at("above");
+  rule.threshold = json.at("threshold");
+  rule.for_at_least = std::chrono::seconds(json.at("for_seconds").get<std::int64_t>());
+  rule.severity =
+      SeverityFromName(json.at("severity").get<std::string>()).value_or(Severity::kWarning);
+  rule.summary = json.at("summary");
+  rule.summary_zh = json.at("summary_zh");
+  rule.enabled = json.at("enabled");
+  return CheckRule(rule);
+}
+
+std::string Encode(const Silence& silence) {
+  return Dump({{"rule", silence.rule},
+               {"labels", silence.labels},
+               {"until_ms", Ms(silence.until)},
+               {"why", silence.why}});
+}
+
+void Decode(const Json& json, Silence& silence) {
+  silence.rule = json.at("rule");
+  silence.labels = json.at("labels").get<metrics::Labels>();
+  silence.until = FromMs(json.at("until_ms"));
+  silence.why = json.at("why");
+}
+
+std::string Encode(const std::vector<Alert>& firing) {
+  Json all = Json::array();
+  for (const Alert& alert : firing) {
+    all.push_back({{"labels", alert.labels},
+                   {"severity", SeverityName(alert.severity)},
+                   {"since_ms", Ms(alert.since)},
+                   {"value", alert.value},
+                   {"summary", alert.summary},
+                   {"summary_zh", alert.summary_zh}});
   }
-  const Json body = {{"msgtype", "text"}, {"text", {{"content", text}}}};
-  return body.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return Dump(all);
+}
+
+void Decode(const Json& json, const std::string& rule, std::vector<Alert>& firing) {
+  for (const Json& each : json) {
+    Alert alert{.rule = rule, .firing = true};
+    alert.labels = each.at("labels").get<metrics::Labels>();
+    alert.severity =
+        SeverityFromName(each.at("severity").get<std::string>()).value_or(Severity::kWarning);
+    alert.since = FromMs(each.at("since_ms"));
+    alert.value = each.at("value");
+    alert.summary = each.at("summary");
+    alert.summary_zh = each.at("summary_zh");
+    firing.push_back(std::move(alert));
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Alerts>> Alerts::Open(AlertFile& file, metrics::MetricStore& store,
+                                                     const Clock& clock, Tell tell) {
+  std::unique_ptr<Alerts> self(new Alerts(file, store, clock, std::move(tell)));
+  TAKT_RETURN_IF_ERROR(self->Load());
+  return self;
+}
+
+absl::Status Alerts::Load() {
+  const std::lock_guard lock(mutex_);
+  for (AlertRule& rule : DefaultRules()) {
+    rule.origin = AlertRule::Origin::kBuiltIn;
+    const std::string name = rule.name;
+    built_in_.emplace(name, std::move(rule));
+  }
+  for (const std::string_view kind : {kRule, kSilence, kFiring}) {
+    TAKT_ASSIGN_OR_RETURN(const auto kept, file_.All(kind));
+    for (const auto& [key, text] : kept) {
+      absl::Status status;
+      try {  // nlohmann reports by exceptions; they end here
+        const Json json = Json::parse(text);
+        if (kind == kRule) {
+          AlertRule rule{.name = key};
+          status = Decode(json, rule);
+          rule.origin =
+              built_in_.contains(key) ? AlertRule::Origin::kChanged : AlertRule::Origin::kOwn;
+          if (status.ok()) changed_.emplace(key, std::move(rule));
+        } else if (kind == kSilence) {
+          Silence silence{.id = key};
+          Decode(json, silence);
+          silences_.push_back(std::move(silence));
+        } else {
+          Decode(json, key, active_[key]);
+        }
+      } catch (const Json::exception& error) {
+        status = absl::DataLossError(error.what());
+      }
+      if (!status.ok()) {
+        std::fprintf(stderr, "takt: warning: the %s %s cannot be read and is left out: %s\n",
+                     kind.data(), key.c_str(), std::string(status.message()).c_str());
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+void Alerts::Remember(const std::string& rule, const std::vector<Alert>& active) {
+  std::vector<Alert> firing;
+  std::copy_if(active.begin(), active.end(), std::back_inserter(firing),
+               [](const Alert& alert) { return alert.firing; });
+  const absl::Status status =
+      firing.empty() ? file_.Remove(kFiring, rule) : file_.Put(kFiring, rule, Encode(firing));
+  if (!status.ok()) {
+    std::fprintf(stderr, "takt: warning: %s\n", std::string(status.message()).c_str());
+  }
 }
 
 absl::StatusOr<std::vector<Reading>> Alerts::Ask(const AlertRule& rule) const {
@@ -260,17 +436,53 @@ absl::StatusOr<std::vector<Reading>> Alerts::Ask(const AlertRule& rule) const {
   return readings;
 }
 
+absl::StatusOr<std::vector<Reading>> Alerts::Try(const AlertRule& rule) const {
+  TAKT_RETURN_IF_ERROR(CheckRule(rule));
+  return Ask(rule);
+}
+
 void Alerts::Evaluate() {
   const auto now = clock_.Now();
+  const bool starting = clock_.Steady() - started_ < kStartGrace;
   std::vector<Alert> fired, resolved;
-  for (const AlertRule& rule : Rules()) {
-    auto readings = rule.enabled ? Ask(rule) : std::vector<Reading>();
-    if (!readings.ok()) continue;  // too much to ask, or the store is ill: nothing is known
+  std::vector<AlertRule> rules = Rules();
+  {
+    // Alerts of a rule that is gone are over.
     const std::lock_guard lock(mutex_);
-    std::erase_if(silences_, [now](const Silence& s) { return s.until <= now; });
-    Evaluation evaluation = EvaluateRule(rule, *readings, active_[rule.name], now);
+    for (const auto& [name, alerts] : active_) {
+      if (!changed_.contains(name) && !built_in_.contains(name)) {
+        rules.push_back({.name = name, .enabled = false});
+      }
+    }
+    std::erase_if(silences_, [&](const Silence& silence) {
+      return silence.until <= now && file_.Remove(kSilence, silence.id).ok();
+    });
+  }
+  std::vector<std::pair<std::string, std::vector<Alert>>> remember;
+  for (const AlertRule& rule : rules) {
+    auto readings = rule.enabled ? Ask(rule) : std::vector<Reading>();
+    const std::lock_guard lock(mutex_);
+    if (!readings.ok()) {  // too much to ask, or the store is ill: nothing is known
+      problems_[rule.name] = std::string(readings.status().message());
+      continue;
+    }
+    problems_.erase(rule.name);
+    std::vector<Alert>& active = active_[rule.name];
+    if (starting && rule.enabled) {
+      for (const Alert& alert : active) {
+        if (std::none_of(readings->begin(), readings->end(),
+                         [&](const Reading& r) { return r.labels == alert.labels; })) {
+          readings->push_back({alert.labels, std::nan("")});
+        }
+      }
+    }
+    Evaluation evaluation = EvaluateRule(rule, *readings, active, now);
     for (Alert& alert : evaluation.active) alert.silenced = IsSilenced(alert, silences_, now);
-    active_[rule.name] = std::move(evaluation.active);
+    active = std::move(evaluation.active);
+    if (!evaluation.fired.empty() || !evaluation.resolved.empty()) {
+      remember.emplace_back(rule.name, active);
+    }
+    if (active.empty()) active_.erase(rule.name);
     for (auto [from, to] :
          {std::pair(&evaluation.fired, &fired), std::pair(&evaluation.resolved, &resolved)}) {
       for (Alert& alert : *from) {
@@ -279,6 +491,7 @@ void Alerts::Evaluate() {
     }
   }
   if (!fired.empty() || !resolved.empty()) tell_(fired, resolved);
+  for (const auto& [rule, active] : remember) Remember(rule, active);
 }
 
 std::vector<Alert> Alerts::Active() const {
@@ -290,12 +503,77 @@ std::vector<Alert> Alerts::Active() const {
 
 std::vector<AlertRule> Alerts::Rules() const {
   const std::lock_guard lock(mutex_);
-  return rules_;
+  std::vector<AlertRule> rules;
+  for (const auto& [name, rule] : built_in_) {
+    const auto it = changed_.find(name);
+    rules.push_back(it == changed_.end() ? rule : it->second);
+  }
+  for (const auto& [name, rule] : changed_) {
+    if (!built_in_.contains(name)) rules.push_back(rule);
+  }
+  return rules;
+}
+
+std::optional<AlertRule> Alerts::Rule(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto* rules : {&changed_, &built_in_}) {
+    const auto it = rules->find(name);
+    if (it != rules->end()) return it->second;
+  }
+  return std::nullopt;
+}
+
+std::map<std::string, std::string> Alerts::Problems() const {
+  const std::lock_guard lock(mutex_);
+  return problems_;
+}
+
+absl::Status Alerts::PutRule(AlertRule rule) {
+  TAKT_RETURN_IF_ERROR(CheckRule(rule));
+  const std::lock_guard lock(mutex_);
+  const bool built_in = built_in_.contains(rule.name);
+  rule.origin = built_in ? AlertRule::Origin::kChanged : AlertRule::Origin::kOwn;
+  if (!built_in && !changed_.contains(rule.name) &&
+      static_cast<std::size_t>(
+          std::count_if(changed_.begin(), changed_.end(),
+                        [&](const auto& each) { return !built_in_.contains(each.first); })) +
+              built_in_.size() >=
+          kMaxRules) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("at most ", kMaxRules, " alert rules; remove one"));
+  }
+  TAKT_RETURN_IF_ERROR(file_.Put(kRule, rule.name, Encode(rule)));
+  const std::string name = rule.name;
+  changed_.insert_or_assign(name, std::move(rule));
+  return absl::OkStatus();
+}
+
+absl::Status Alerts::RemoveRule(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  if (!changed_.contains(name)) {
+    if (!built_in_.contains(name)) {
+      return absl::NotFoundError(absl::StrCat("there is no alert rule ", name));
+    }
+    return absl::FailedPreconditionError(
+        absl::StrCat("the alert rule ", name, " is built in: switch it off instead"));
+  }
+  TAKT_RETURN_IF_ERROR(file_.Remove(kRule, name));
+  changed_.erase(name);
+  problems_.erase(name);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Silence> Alerts::AddSilence(Silence silence) {
   if (silence.until <= clock_.Now()) {
     return absl::InvalidArgumentError("silence: expected an end in the future");
+  }
+  if (silence.why.size() > kMaxSummaryBytes || silence.rule.size() > kMaxSummaryBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("silence: expected a reason of at most ", kMaxSummaryBytes, " bytes"));
+  }
+  if (silence.labels.size() > kMaxRuleLabels) {
+    return absl::InvalidArgumentError(absl::StrCat("silence: expected at most ", kMaxRuleLabels,
+                                                   " labels, got ", silence.labels.size()));
   }
   const std::lock_guard lock(mutex_);
   if (silences_.size() >= kMaxSilences) {
@@ -303,31 +581,24 @@ absl::StatusOr<Silence> Alerts::AddSilence(Silence silence) {
         absl::StrCat("at most ", kMaxSilences, " silences at once; remove one"));
   }
   silence.id = RandomId(8);
+  TAKT_RETURN_IF_ERROR(file_.Put(kSilence, silence.id, Encode(silence)));
   silences_.push_back(silence);
   return silence;
 }
 
 absl::Status Alerts::RemoveSilence(const std::string& id) {
   const std::lock_guard lock(mutex_);
-  if (std::erase_if(silences_, [&id](const Silence& s) { return s.id == id; }) == 0) {
-    return absl::NotFoundError(absl::StrCat("there is no silence ", id));
-  }
+  const auto it = std::find_if(silences_.begin(), silences_.end(),
+                               [&id](const Silence& silence) { return silence.id == id; });
+  if (it == silences_.end()) return absl::NotFoundError(absl::StrCat("there is no silence ", id));
+  TAKT_RETURN_IF_ERROR(file_.Remove(kSilence, id));
+  silences_.erase(it);
   return absl::OkStatus();
 }
 
 std::vector<Silence> Alerts::Silences() const {
   const std::lock_guard lock(mutex_);
   return silences_;
-}
-
-absl::Status Alerts::SetEnabled(const std::string& rule, bool enabled) {
-  const std::lock_guard lock(mutex_);
-  for (AlertRule& each : rules_) {
-    if (each.name != rule) continue;
-    each.enabled = enabled;
-    return absl::OkStatus();
-  }
-  return absl::NotFoundError(absl::StrCat("there is no alert rule ", rule));
 }
 
 }  // namespace takt::operate

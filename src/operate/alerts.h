@@ -1,11 +1,13 @@
 // Rules over samples: what holds for long enough is an alert. Deciding is apart from doing:
 // EvaluateRule is a pure function of a snapshot; Alerts asks the store, remembers, and tells.
+// Who is told, and how, is receivers.h.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -14,11 +16,19 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "metrics/store.h"
+#include "operate/alert_file.h"
 
 namespace takt::operate {
 
 inline constexpr std::size_t kMaxRules = 200;
 inline constexpr std::size_t kMaxSilences = 200;
+inline constexpr std::size_t kMaxRuleLabels = 20;     // in `by`, or compared
+inline constexpr std::size_t kMaxSummaryBytes = 500;  // of a rule, a silence's reason
+inline constexpr std::chrono::seconds kMinRuleWindow{5};
+inline constexpr std::chrono::seconds kMaxRuleWindow{86'400};
+inline constexpr std::chrono::seconds kMaxRuleFor{86'400 * 7};
+// After a start, what is not measured yet is unknown and not over.
+inline constexpr std::chrono::seconds kStartGrace{60};
 inline constexpr std::size_t kMaxActiveAlerts = 1000;  // further ones of a rule are not opened
 
 enum class Severity { kInfo, kWarning, kCritical };
@@ -41,9 +51,18 @@ struct AlertRule {
   double threshold = 0;
   std::chrono::seconds for_at_least{60};
   Severity severity = Severity::kWarning;
-  std::string summary;  // for people; {value} and {LABEL} are replaced
+  // For people; {value}, {percent} and {LABEL} are replaced. The Chinese may be empty: then the
+  // first one stands for both.
+  std::string summary, summary_zh;
   bool enabled = true;
+  // kBuiltIn: as it came; kChanged: a built-in one that was edited; kOwn: made by somebody.
+  enum class Origin { kBuiltIn, kChanged, kOwn };
+  Origin origin = Origin::kOwn;
+
+  bool Holds(double value) const { return above ? value > threshold : value < threshold; }
 };
+// INVALID_ARGUMENT naming the field, what was expected, and what came.
+absl::Status CheckRule(const AlertRule& rule);
 
 // One alert of one rule for one set of labels.
 //   (none) -> pending -> firing -> resolved (told once, then forgotten); pending -> (none)
@@ -55,7 +74,7 @@ struct Alert {
   std::chrono::system_clock::time_point since{};  // when the condition began to hold
   std::chrono::system_clock::time_point resolved{};
   double value = 0;
-  std::string summary;
+  std::string summary, summary_zh;
   bool silenced = false;
 };
 
@@ -85,39 +104,59 @@ bool IsSilenced(const Alert& alert, const std::vector<Silence>& silences,
 // The set that a machine has from the start: quiet where all is well.
 std::vector<AlertRule> DefaultRules();
 
-// Bodies of webhooks. Alertmanager's (version "4", prometheus.io/docs/alerting) and the text
-// message of DingTalk's robots.
-std::string AlertmanagerBody(const std::vector<Alert>& alerts);
-std::string DingTalkBody(const std::vector<Alert>& alerts);
-
-// Evaluates the rules, keeps the state. Thread-safe.
+// Evaluates the rules, keeps the state: rules, silences and what fires are in `file` before a call
+// returns. Thread-safe.
 class Alerts {
  public:
-  // What fired and what was resolved, silenced ones left out. Called from Evaluate's thread.
+  // What fired and what was resolved, silenced ones left out. Called from Evaluate's thread. A
+  // daemon killed between telling and remembering tells once more.
   using Tell =
       std::function<void(const std::vector<Alert>& fired, const std::vector<Alert>& resolved)>;
-  Alerts(metrics::MetricStore& store, const Clock& clock, Tell tell)
-      : store_(store), clock_(clock), tell_(std::move(tell)), rules_(DefaultRules()) {}
+  // Reads what `file` remembers; what it cannot read of it is left out, with a warning.
+  static absl::StatusOr<std::unique_ptr<Alerts>> Open(AlertFile& file, metrics::MetricStore& store,
+                                                      const Clock& clock, Tell tell);
 
   void Evaluate();
   std::vector<Alert> Active() const;
-  std::vector<AlertRule> Rules() const;
-  // RESOURCE_EXHAUSTED at the limit.
+
+  std::vector<AlertRule> Rules() const;  // built-in ones first, each kind by name
+  std::optional<AlertRule> Rule(const std::string& name) const;
+  // Why a rule could not be evaluated the last time, by name: "touches more than 2000 series".
+  std::map<std::string, std::string> Problems() const;
+  // Makes or replaces the rule of that name (`origin` is not read). Alerts of it go on.
+  // INVALID_ARGUMENT, RESOURCE_EXHAUSTED at the limit.
+  absl::Status PutRule(AlertRule rule);
+  // Removes an own rule, or takes a changed one back to how it came. NOT_FOUND,
+  // FAILED_PRECONDITION for a built-in one, which can only be switched off.
+  absl::Status RemoveRule(const std::string& name);
+  // What the rule reads now, without any effect.
+  absl::StatusOr<std::vector<Reading>> Try(const AlertRule& rule) const;
+
+  // RESOURCE_EXHAUSTED at the limit, INVALID_ARGUMENT.
   absl::StatusOr<Silence> AddSilence(Silence silence);
   absl::Status RemoveSilence(const std::string& id);  // NOT_FOUND
   std::vector<Silence> Silences() const;
-  // NOT_FOUND.
-  absl::Status SetEnabled(const std::string& rule, bool enabled);
 
  private:
+  Alerts(AlertFile& file, metrics::MetricStore& store, const Clock& clock, Tell tell)
+      : file_(file),
+        store_(store),
+        clock_(clock),
+        tell_(std::move(tell)),
+        started_(clock.Steady()) {}
+  absl::Status Load();
   absl::StatusOr<std::vector<Reading>> Ask(const AlertRule& rule) const;
+  void Remember(const std::string& rule, const std::vector<Alert>& active);
 
+  AlertFile& file_;
   metrics::MetricStore& store_;
   const Clock& clock_;
   const Tell tell_;
+  const std::chrono::steady_clock::time_point started_;
   mutable std::mutex mutex_;
-  std::vector<AlertRule> rules_;                      // under mutex_, as all below
-  std::map<std::string, std::vector<Alert>> active_;  // by rule
+  std::map<std::string, AlertRule> built_in_, changed_;  // under mutex_, as all below
+  std::map<std::string, std::vector<Alert>> active_;     // by rule
+  std::map<std::string, std::string> problems_;
   std::vector<Silence> silences_;
 };
 

@@ -7,7 +7,6 @@
 #include <set>
 
 #include "base/fs.h"
-#include "nlohmann/json.hpp"
 
 namespace takt::operate {
 namespace {
@@ -67,6 +66,12 @@ TEST(EvaluateRule, BelowIsTheOtherWayRound) {
   EXPECT_THAT(EvaluateRule(rule, {{{}, 95}}, {}, At(0)).fired, IsEmpty());
 }
 
+TEST(EvaluateRule, AClockThatWasPutBackDelaysNothing) {
+  const Alert pending{.rule = "hot", .labels = {{"node", "a"}}, .since = At(100'000)};
+  const Evaluation first = EvaluateRule(kRule, {{{{"node", "a"}}, 95}}, {pending}, At(0));
+  EXPECT_THAT(EvaluateRule(kRule, {{{{"node", "a"}}, 95}}, first.active, At(60)).fired, SizeIs(1));
+}
+
 TEST(EvaluateRule, HasALimit) {
   std::vector<Reading> readings;
   for (std::size_t i = 0; i < kMaxActiveAlerts + 5; ++i) {
@@ -88,40 +93,28 @@ TEST(Silence, HoldsForItsRuleItsLabelsAndItsTime) {
   EXPECT_FALSE(IsSilenced(alert, {{.until = At(100)}}, At(100)));
 }
 
-TEST(Webhook, BodiesAreWhatTheReceiversExpect) {
-  Alert fired{.rule = "hot",
-              .labels = {{"node", "a"}},
-              .severity = Severity::kCritical,
-              .firing = true,
-              .since = At(0),
-              .value = 97,
-              .summary = "a is at \"97\""};
-  Alert over = fired;
-  over.resolved = At(60);
-  const auto body = nlohmann::json::parse(AlertmanagerBody({fired, over}));
-  EXPECT_EQ(body["version"], "4");
-  EXPECT_EQ(body["status"], "firing");
-  EXPECT_EQ(body["alerts"][0]["labels"]["alertname"], "hot");
-  EXPECT_EQ(body["alerts"][0]["labels"]["severity"], "critical");
-  EXPECT_EQ(body["alerts"][0]["annotations"]["summary"], "a is at \"97\"");
-  EXPECT_EQ(body["alerts"][1]["status"], "resolved");
-  const auto ding = nlohmann::json::parse(DingTalkBody({fired, over}));
-  EXPECT_EQ(ding["msgtype"], "text");
-  EXPECT_THAT(ding["text"]["content"].get<std::string>(),
-              testing::AllOf(HasSubstr("[critical] a is at"), HasSubstr("[resolved]")));
-}
-
 class AlertsTest : public testing::Test {
  protected:
   AlertsTest() {
     auto store = metrics::MetricStore::Open(dir_.path() + "/m.db", clock_);
     EXPECT_TRUE(store.ok());
     store_ = std::move(*store);
-    alerts_ =
-        std::make_unique<Alerts>(*store_, clock_, [this](const auto& fired, const auto& over) {
+    Restart();
+  }
+  // As after a kill -9: what is not in the file is forgotten.
+  void Restart() {
+    alerts_.reset();
+    file_.reset();
+    auto file = AlertFile::Open(dir_.path() + "/alerts.db");
+    ASSERT_TRUE(file.ok()) << file.status();
+    file_ = std::move(*file);
+    auto alerts =
+        Alerts::Open(*file_, *store_, clock_, [this](const auto& fired, const auto& over) {
           for (const Alert& a : fired) told_.push_back(a.summary);
           for (const Alert& a : over) told_.push_back("resolved " + a.rule);
         });
+    ASSERT_TRUE(alerts.ok()) << alerts.status();
+    alerts_ = std::move(*alerts);
   }
   // `minutes` of samples each 5 s, evaluated as often.
   void Run(int minutes, const std::vector<std::pair<std::string, double>>& figures,
@@ -145,6 +138,7 @@ class AlertsTest : public testing::Test {
   TempDir dir_;
   FakeClock clock_;
   std::unique_ptr<metrics::MetricStore> store_;
+  std::unique_ptr<AlertFile> file_;
   std::unique_ptr<Alerts> alerts_;
   std::vector<std::string> told_;
   double counter_ = 0;
@@ -173,24 +167,158 @@ TEST_F(AlertsTest, WhatIsSilencedIsKeptButNotTold) {
   EXPECT_TRUE(alerts_->Active()[0].silenced);
 }
 
-TEST_F(AlertsTest, ADisabledRuleIsQuiet) {
-  ASSERT_TRUE(alerts_->SetEnabled("disk_almost_full", false).ok());
+const AlertRule kOwnRule{.name = "queue",
+                         .metric = "queue_length",
+                         .matchers = {{"app", metrics::Matcher::Op::kPrefix, "mnist"}},
+                         .threshold = 10,
+                         .for_at_least = 60s,
+                         .summary = "{app} has {value} waiting",
+                         .summary_zh = "{app} 有 {value} 个在等待"};
+
+TEST_F(AlertsTest, ADisabledRuleIsQuietAlsoAfterARestart) {
+  AlertRule rule = *alerts_->Rule("disk_almost_full");
+  rule.enabled = false;
+  ASSERT_TRUE(alerts_->PutRule(rule).ok());
+  Restart();
+  EXPECT_EQ(alerts_->Rule("disk_almost_full")->origin, AlertRule::Origin::kChanged);
   Run(8, {{"takt_node_filesystem_free_bytes", 1}, {"takt_node_filesystem_size_bytes", 100}},
       {{"directory", "/d"}});
   EXPECT_THAT(told_, IsEmpty());
-  EXPECT_EQ(alerts_->SetEnabled("none", true).code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(AlertsTest, ARuleThatSomebodyMadeFiresAndSurvivesARestart) {
+  ASSERT_TRUE(alerts_->PutRule(kOwnRule).ok());
+  Restart();
+  const auto rule = alerts_->Rule("queue");
+  ASSERT_TRUE(rule.has_value());
+  EXPECT_EQ(rule->matchers.size(), 1u);
+  EXPECT_EQ(rule->for_at_least, 60s);
+  EXPECT_EQ(rule->origin, AlertRule::Origin::kOwn);
+  Run(2, {{"queue_length", 12}}, {{"app", "mnist-a"}});
+  EXPECT_THAT(told_, ElementsAre("mnist-a has 12 waiting"));
+  EXPECT_EQ(alerts_->Active().at(0).summary_zh, "mnist-a 有 12 个在等待");
+}
+
+TEST_F(AlertsTest, WhatFiresIsNotToldAgainAfterARestartButItsEndIs) {
+  ASSERT_TRUE(alerts_->PutRule(kOwnRule).ok());
+  Run(2, {{"queue_length", 12}}, {{"app", "mnist-a"}});
+  const auto since = alerts_->Active().at(0).since;
+  Restart();
+  Run(1, {{"queue_length", 12}}, {{"app", "mnist-a"}});
+  EXPECT_EQ(alerts_->Active().at(0).since, since);
+  Run(3, {{"queue_length", 1}}, {{"app", "mnist-a"}});
+  EXPECT_THAT(told_, ElementsAre("mnist-a has 12 waiting", "resolved queue"));
+}
+
+TEST_F(AlertsTest, WhatIsNotMeasuredYetAfterAStartIsUnknownAndLaterOver) {
+  ASSERT_TRUE(alerts_->PutRule(kOwnRule).ok());
+  Run(2, {{"queue_length", 12}}, {{"app", "mnist-a"}});
+  clock_.Advance(1h);  // the daemon was not there
+  Restart();
+  alerts_->Evaluate();
+  EXPECT_THAT(alerts_->Active(), SizeIs(1));
+  clock_.Advance(kStartGrace);
+  alerts_->Evaluate();
+  EXPECT_THAT(alerts_->Active(), IsEmpty());
+  EXPECT_THAT(told_, ElementsAre("mnist-a has 12 waiting", "resolved queue"));
+}
+
+TEST_F(AlertsTest, RemovingARuleEndsItsAlertsAndTakesABuiltInOneBack) {
+  ASSERT_TRUE(alerts_->PutRule(kOwnRule).ok());
+  Run(2, {{"queue_length", 12}}, {{"app", "mnist-a"}});
+  ASSERT_TRUE(alerts_->RemoveRule("queue").ok());
+  alerts_->Evaluate();
+  EXPECT_THAT(told_, ElementsAre("mnist-a has 12 waiting", "resolved queue"));
+  EXPECT_EQ(alerts_->RemoveRule("queue").code(), absl::StatusCode::kNotFound);
+
+  EXPECT_EQ(alerts_->RemoveRule("disk_almost_full").code(), absl::StatusCode::kFailedPrecondition);
+  AlertRule disk = *alerts_->Rule("disk_almost_full");
+  const double threshold = disk.threshold;
+  disk.threshold = 0.5;
+  ASSERT_TRUE(alerts_->PutRule(disk).ok());
+  ASSERT_TRUE(alerts_->RemoveRule("disk_almost_full").ok());
+  Restart();
+  EXPECT_EQ(alerts_->Rule("disk_almost_full")->threshold, threshold);
+}
+
+TEST_F(AlertsTest, RulesHaveALimit) {
+  AlertRule rule = kOwnRule;
+  for (std::size_t i = alerts_->Rules().size(); i < kMaxRules; ++i) {
+    rule.name = StrCat("r", i);
+    ASSERT_TRUE(alerts_->PutRule(rule).ok());
+  }
+  rule.name = "one_more";
+  EXPECT_EQ(alerts_->PutRule(rule).code(), absl::StatusCode::kResourceExhausted);
+  rule.name = StrCat("r", kMaxRules - 1);  // changing one of them is no new one
+  EXPECT_TRUE(alerts_->PutRule(rule).ok());
+  EXPECT_THAT(alerts_->Rules(), SizeIs(kMaxRules));
+}
+
+TEST_F(AlertsTest, ARuleThatAsksTooMuchSaysSo) {
+  std::vector<metrics::MetricStore::Point> points;
+  for (std::size_t i = 0; i <= metrics::kMaxSeriesPerQuery; ++i) {
+    points.push_back(
+        {*store_->Series("queue_length", {{"app", StrCat("mnist-", i)}}, metrics::Type::kGauge),
+         100});
+  }
+  store_->Append(
+      std::chrono::duration_cast<std::chrono::milliseconds>(clock_.Now().time_since_epoch())
+          .count(),
+      points);
+  ASSERT_TRUE(alerts_->PutRule(kOwnRule).ok());
+  alerts_->Evaluate();
+  EXPECT_THAT(alerts_->Problems()["queue"], HasSubstr("2000"));
+  EXPECT_THAT(alerts_->Active(), IsEmpty());
+}
+
+TEST(CheckRule, NamesTheFieldAndWhatWasExpected) {
+  EXPECT_TRUE(CheckRule(kOwnRule).ok());
+  const auto refused = [](const std::function<void(AlertRule&)>& spoil) {
+    AlertRule rule = kOwnRule;
+    spoil(rule);
+    return std::string(CheckRule(rule).message());
+  };
+  using Rule = AlertRule;
+  for (const auto& [field, spoil] : std::vector<std::pair<std::string, std::function<void(Rule&)>>>{
+           {"name", [](Rule& r) { r.name = "a/b"; }},
+           {"metric", [](Rule& r) { r.metric = "9lives"; }},
+           {"divided_by", [](Rule& r) { r.divide_by = "a b"; }},
+           {"divided_by_match",
+            [](Rule& r) {
+              r.divide_matchers = {{"a", {}, "b"}};
+            }},
+           {"match", [](Rule& r) { r.matchers.resize(kMaxRuleLabels + 1); }},
+           {"by", [](Rule& r) { r.by = {"app"}; }},
+           {"window_seconds", [](Rule& r) { r.window = kMinRuleWindow - 1s; }},
+           {"window_seconds", [](Rule& r) { r.window = kMaxRuleWindow + 1s; }},
+           {"for_seconds", [](Rule& r) { r.for_at_least = kMaxRuleFor + 1s; }},
+           {"threshold", [](Rule& r) { r.threshold = std::nan(""); }},
+           {"summary", [](Rule& r) { r.summary = ""; }},
+           {"summary_zh", [](Rule& r) { r.summary_zh.assign(kMaxSummaryBytes + 1, 'x'); }},
+       }) {
+    EXPECT_THAT(refused(spoil), testing::StartsWith(field + ": expected"));
+  }
 }
 
 TEST_F(AlertsTest, SilencesEndAndHaveALimit) {
   EXPECT_EQ(alerts_->AddSilence({.until = clock_.Now()}).status().code(),
             absl::StatusCode::kInvalidArgument);
+  for (Silence bad : {Silence{.why = std::string(kMaxSummaryBytes + 1, 'x')},
+                      Silence{.labels = metrics::Labels(kMaxRuleLabels + 1)}}) {
+    bad.until = clock_.Now() + 1h;
+    EXPECT_EQ(alerts_->AddSilence(bad).status().code(), absl::StatusCode::kInvalidArgument);
+  }
   for (std::size_t i = 0; i < kMaxSilences; ++i) {
     ASSERT_TRUE(alerts_->AddSilence({.until = clock_.Now() + 1h}).ok());
   }
   EXPECT_EQ(alerts_->AddSilence({.until = clock_.Now() + 1h}).status().code(),
             absl::StatusCode::kResourceExhausted);
+  Restart();
+  EXPECT_THAT(alerts_->Silences(), SizeIs(kMaxSilences));
   clock_.Advance(2h);
   alerts_->Evaluate();
+  EXPECT_THAT(alerts_->Silences(), IsEmpty());
+  Restart();
   EXPECT_THAT(alerts_->Silences(), IsEmpty());
   EXPECT_EQ(alerts_->RemoveSilence("x").code(), absl::StatusCode::kNotFound);
 }
@@ -199,7 +327,8 @@ TEST(DefaultRules, HaveUniqueNamesAndSayWhatIsWrong) {
   std::set<std::string> names;
   for (const AlertRule& rule : DefaultRules()) {
     EXPECT_TRUE(names.insert(rule.name).second) << rule.name;
-    EXPECT_FALSE(rule.summary.empty()) << rule.name;
+    EXPECT_TRUE(CheckRule(rule).ok()) << CheckRule(rule);
+    EXPECT_FALSE(rule.summary_zh.empty()) << rule.name;
   }
   EXPECT_LE(names.size(), kMaxRules);
 }

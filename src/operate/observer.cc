@@ -10,27 +10,12 @@
 #include "base/fs.h"
 #include "metrics/process.h"
 #include "net/http_client.h"
+#include "operate/set_aside.h"
 
 namespace takt::operate {
 namespace {
 
 constexpr const char* kServingMetricsPath = "/monitoring/prometheus/metrics";
-
-// Opens a store; a damaged file is kept under another name, so that the daemon starts and nothing
-// is thrown away.
-template <typename Open>
-auto OpenOrSetAside(const std::string& path, const Clock& clock, Open open) -> decltype(open()) {
-  auto store = open();
-  if (!absl::IsDataLoss(store.status())) return store;
-  const std::string aside = StrCat(path, ".damaged-", FormatRfc3339(clock.Now()));
-  if (std::rename(path.c_str(), aside.c_str()) != 0) return store;
-  for (const char* suffix : {"-wal", "-shm"}) {
-    std::rename((path + suffix).c_str(), (aside + suffix).c_str());
-  }
-  std::fprintf(stderr, "takt: warning: %s; it is kept as %s and a new one is begun\n",
-               std::string(store.status().message()).c_str(), aside.c_str());
-  return open();
-}
 
 void Warn(const absl::Status& status) {
   if (status.ok()) return;
