@@ -1,7 +1,6 @@
 #include "serving/servable.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <future>
 
@@ -17,10 +16,6 @@ int Find(const std::vector<TensorInfo>& infos, std::string_view alias) {
       [](const TensorInfo& info, std::string_view name) { return info.alias < name; });
   if (found == infos.end() || found->alias != alias) return -1;
   return static_cast<int>(found - infos.begin());
-}
-
-std::size_t BucketOf(std::int64_t rows) {
-  return static_cast<std::size_t>(std::bit_width(static_cast<std::uint64_t>(rows)) - 1);
 }
 
 std::string AnswerSpec(const std::string& name, std::int64_t version,
@@ -40,73 +35,6 @@ std::string AnswerSpec(const std::string& name, std::int64_t version,
 }
 
 }  // namespace
-
-void RunCost::Record(std::int64_t rows, std::chrono::nanoseconds took) {
-  if (rows < 1) return;
-  const std::size_t bucket = std::min(BucketOf(rows), mean_ns_.size() - 1);
-  auto& mean = mean_ns_[bucket];
-  runs_[bucket].fetch_add(1, std::memory_order_relaxed);
-  const std::int64_t old = mean.load(std::memory_order_relaxed);
-  // A single run that was interrupted (by the system, by another load) says little: up goes slowly,
-  // down quickly.
-  std::int64_t next = took.count();
-  if (old != 0) {
-    const std::int64_t change = next - old;
-    next = old + (change > 0 ? std::min(change, old) / 8 : change / 4);
-  }
-  mean.store(std::max<std::int64_t>(next, 1), std::memory_order_relaxed);
-}
-
-std::chrono::nanoseconds RunCost::Estimate(std::int64_t rows) const {
-  rows = std::max<std::int64_t>(rows, 1);
-  const std::size_t bucket = std::min(BucketOf(rows), mean_ns_.size() - 1);
-  std::int64_t estimate = mean_ns_[bucket].load(std::memory_order_relaxed);
-  // A size that was run a few times only may have been interrupted.
-  constexpr std::uint32_t kFewRuns = 8;
-  const bool measured = runs_[bucket].load(std::memory_order_relaxed) >= kFewRuns;
-  for (std::size_t b = 0; b < bucket; ++b) {
-    const std::int64_t mean = mean_ns_[b].load(std::memory_order_relaxed);
-    if (mean == 0) continue;
-    // From fewer rows: at worst each row costs as much. That bounds what was measured, too: a size
-    // that looked bad once is not run again, so its own figure would never mend.
-    const std::int64_t by_fewer = mean * (rows >> b);
-    if (!measured) {
-      estimate = estimate == 0 ? by_fewer : std::min(estimate, by_fewer);
-    } else {
-      estimate = std::min(estimate, by_fewer + by_fewer / 2);
-    }
-  }
-  if (estimate != 0) return std::chrono::nanoseconds(estimate);
-  for (std::size_t b = bucket + 1; b < mean_ns_.size(); ++b) {
-    const std::int64_t mean = mean_ns_[b].load(std::memory_order_relaxed);
-    if (mean != 0) return std::chrono::nanoseconds(mean);
-  }
-  return kUnknown;
-}
-
-std::int64_t RunCost::MostRows(std::chrono::nanoseconds target) const {
-  // A larger batch must not make a row dearer, either: beyond what the caches hold it often does.
-  constexpr double kTolerance = 1.15;
-  // Now and then it is tried all the same: what was seen may have changed.
-  constexpr std::uint32_t kTryEvery = 1024;
-  const bool try_it = asked_.fetch_add(1, std::memory_order_relaxed) % kTryEvery == kTryEvery - 1;
-  auto row_ns = [this](std::size_t bucket) {
-    const std::int64_t rows = std::int64_t{1} << bucket;
-    return static_cast<double>(Estimate(rows).count()) / static_cast<double>(rows);
-  };
-  auto fits = [&](std::size_t bucket) {
-    return bucket < mean_ns_.size() && Estimate(std::int64_t{1} << bucket) <= target;
-  };
-  if (!fits(0)) return 1;
-  std::size_t best = 0;
-  for (std::size_t b = 1; fits(b); ++b) {
-    if (row_ns(b) < row_ns(best)) best = b;
-  }
-  // From the cheapest size on, as far as rows stay about as cheap.
-  std::size_t most = best;
-  while (fits(most + 1) && (try_it || row_ns(most + 1) <= row_ns(best) * kTolerance)) ++most;
-  return (std::int64_t{2} << most) - 1;
-}
 
 Signature::Signature() = default;
 Signature::~Signature() = default;

@@ -1,7 +1,6 @@
 // A loaded version of a model, and the set of all of them that the request path reads.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -18,32 +17,12 @@
 #include "base/status.h"
 #include "serving/batching/batch_queue.h"
 #include "serving/batching/batching.h"
+#include "serving/batching/run_cost.h"
 #include "serving/engine/engine.h"
 
 namespace takt::serving {
 
 inline constexpr std::string_view kDefaultSignatureName = "serving_default";
-
-// What runs of a signature take, as they were seen lately, by how many rows they have. Any thread;
-// nobody waits: a lost update is made up for by the next.
-class RunCost {
- public:
-  // A run that takes longer than this does not run on an event loop where it can be helped.
-  static constexpr std::chrono::nanoseconds kLong = std::chrono::milliseconds(1);
-  // Never run: surely long, as the first run prepares much.
-  static constexpr std::chrono::nanoseconds kUnknown = std::chrono::seconds(1);
-
-  void Record(std::int64_t rows, std::chrono::nanoseconds took);
-  std::chrono::nanoseconds Estimate(std::int64_t rows) const;
-  // The most rows whose run is expected to take no longer than `target`; at least one.
-  std::int64_t MostRows(std::chrono::nanoseconds target) const;
-
- private:
-  // By the power of two that is not larger than the rows; 0 = never run.
-  std::array<std::atomic<std::int64_t>, 24> mean_ns_{};
-  std::array<std::atomic<std::uint32_t>, 24> runs_{};
-  mutable std::atomic<std::uint32_t> asked_{0};
-};
 
 // A signature with its feeds and fetches resolved.
 class Signature {
