@@ -38,7 +38,7 @@ class Builder {
     for (const templates::ServiceSpec& service : built_.spec.services) {
       runtime::ImageInfo image = ResolveImage(service, examine);
       built_.digests[service.name] = image.digest;
-      built_.roles[service.name] = RoleOf(service, image.role);
+      built_.roles[service.name] = RoleOf(service, image);
       built_.services.push_back(Translate(input_.app, built_.spec, service, image.digest));
     }
     return true;

@@ -326,10 +326,13 @@ std::vector<ServicePlan> PlanServices(const std::vector<DesiredService>& before,
   return plans;
 }
 
-std::string RoleOf(const templates::ServiceSpec& service, const std::string& image_role) {
+std::string RoleOf(const templates::ServiceSpec& service, const runtime::ImageInfo& image) {
   if (!service.model.empty() || !service.learning.empty()) return "training";
   if (!service.serves.empty()) return "serving";
-  return image_role;
+  std::vector<std::string> command = service.entrypoint.value_or(std::vector<std::string>{});
+  if (service.command)
+    command.insert(command.end(), service.command->begin(), service.command->end());
+  return runtime::RoleOf(image, command);
 }
 
 absl::Status CheckPorts(const std::vector<DesiredService>& services,

@@ -51,8 +51,9 @@ Flat Flatten(const DesiredService& service);
 std::vector<ServicePlan> PlanServices(const std::vector<DesiredService>& before,
                                       const std::vector<DesiredService>& after);
 
-// "training", "serving", "client" or "": what the labels say, else what the image is for.
-std::string RoleOf(const templates::ServiceSpec& service, const std::string& image_role);
+// "training", "serving", "client" or "": what the labels say, else what the program that the
+// template names or the image is for.
+std::string RoleOf(const templates::ServiceSpec& service, const runtime::ImageInfo& image);
 
 // ALREADY_EXISTS when one of these services publishes a port that another app has ("port 9000 is
 // taken by app serving"; `taken` are the other apps' services), INVALID_ARGUMENT when two of them,

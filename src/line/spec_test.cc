@@ -273,13 +273,22 @@ TEST(CheckPorts, NamesPortAndOwner) {
   }
 }
 
-TEST(RoleOf, LabelsComeBeforeTheImage) {
+TEST(RoleOf, LabelsComeBeforeTheProgramAndTheProgramBeforeTheImage) {
   templates::ServiceSpec service = Web();
-  EXPECT_EQ(RoleOf(service, "client"), "client");
+  service.entrypoint.reset();
+  service.command.reset();
+  runtime::ImageInfo image;
+  image.role = "client";
+  image.program_roles = {{"/bin/server", "serving"}, {"trainer", "training"}};
+  EXPECT_EQ(RoleOf(service, image), "client");
+  service.command = {"/bin/Server", "--port=1"};
+  EXPECT_EQ(RoleOf(service, image), "serving");
+  service.entrypoint = {"trainer"};
+  EXPECT_EQ(RoleOf(service, image), "training");
   service.serves = "mnist";
-  EXPECT_EQ(RoleOf(service, "client"), "serving");
+  EXPECT_EQ(RoleOf(service, image), "serving");
   service.model = "mnist";
-  EXPECT_EQ(RoleOf(service, "client"), "training");
+  EXPECT_EQ(RoleOf(service, image), "training");
 }
 
 }  // namespace
