@@ -15,7 +15,7 @@
 
 namespace takt::operate {
 
-inline constexpr std::chrono::seconds kEvaluationInterval{15};
+inline constexpr std::chrono::seconds kEvaluationInterval{5};
 
 class Alarm {
  public:
