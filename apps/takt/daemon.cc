@@ -51,6 +51,7 @@ struct DaemonOptions {
   std::string runtime = "embedded";
   bool no_token = false;
   std::vector<std::string> alert_webhooks, alert_dingtalk;
+  std::string nvml;
 };
 
 // /var/lib/takt for root, else where the user's programs keep their data.
@@ -193,8 +194,9 @@ absl::Status RunDaemon(const DaemonOptions& options) {
         {file.path, file.content_type, file.etag, file.gzip, file.immutable()});
   }
   const auto api = api::Api::Create(std::move(api_options), *line, *runtime, *volumes, clock);
-  TAKT_ASSIGN_OR_RETURN(const auto observer,
-                        operate::Observer::Open(data_dir, *line, *runtime, *volumes, clock));
+  TAKT_ASSIGN_OR_RETURN(
+      const auto observer,
+      operate::Observer::Open(data_dir, *line, *runtime, *volumes, clock, options.nvml));
   api::Workers workers(kQuestionThreads);
   api::LiveSearches live(observer->logs(), kKeepAlive);
   api::AddLogSearchRoutes(api->router(), observer->logs(), live, workers);
@@ -255,6 +257,10 @@ void AddDaemonCommand(CLI::App& app, int* exit_code) {
                       "URL that gets alerts in Alertmanager's JSON; may be given several times");
   command->add_option("--alert-dingtalk", options->alert_dingtalk,
                       "URL of a DingTalk robot that gets alerts as text");
+  command
+      ->add_option("--nvml", options->nvml,
+                   "NVIDIA's management library, for GPUs [libnvidia-ml.so.1]")
+      ->envname("TAKT_NVML");
   command->callback([options, exit_code] { Finish(RunDaemon(*options), exit_code); });
 }
 

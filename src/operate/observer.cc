@@ -22,6 +22,19 @@ void Warn(const absl::Status& status) {
   std::fprintf(stderr, "takt: warning: %s\n", std::string(status.message()).c_str());
 }
 
+// The parent of a process, from /proc; 0 where it is gone.
+std::int64_t ParentOf(std::int64_t pid) {
+  constexpr std::size_t kMaxStatBytes = 4096;
+  const auto stat = ReadFile(absl::StrCat("/proc/", pid, "/stat"), kMaxStatBytes);
+  if (!stat.ok()) return 0;
+  // "pid (name) state parent ...", where the name may hold anything.
+  const auto name_end = stat->rfind(") ");
+  std::int64_t parent = 0;
+  if (name_end == std::string::npos || stat->size() < name_end + 4) return 0;
+  const std::string_view rest = std::string_view(*stat).substr(name_end + 4);
+  return absl::SimpleAtoi(ToAbsl(rest.substr(0, rest.find(' '))), &parent) ? parent : 0;
+}
+
 bool IsLive(const runtime::InstanceStatus& instance) {
   return instance.state == runtime::InstanceState::kRunning ||
          instance.state == runtime::InstanceState::kStarting;
@@ -29,15 +42,23 @@ bool IsLive(const runtime::InstanceStatus& instance) {
 
 }  // namespace
 
+std::string InstanceOf(std::int64_t pid, const std::map<std::int64_t, std::string>& instances,
+                       const std::function<std::int64_t(std::int64_t)>& parent) {
+  constexpr int kMaxGenerations = 64;
+  for (int i = 0; i < kMaxGenerations && pid > 1; ++i, pid = parent(pid)) {
+    const auto it = instances.find(pid);
+    if (it != instances.end()) return it->second;
+  }
+  return "";
+}
+
 Observer::Observer(const std::string& data_dir, line::Line& line, runtime::Runtime& runtime,
                    storage::VolumeStore& volumes, const Clock& clock)
     : data_dir_(data_dir), line_(line), runtime_(runtime), volumes_(volumes), clock_(clock) {}
 
-absl::StatusOr<std::unique_ptr<Observer>> Observer::Open(const std::string& data_dir,
-                                                         line::Line& line,
-                                                         runtime::Runtime& runtime,
-                                                         storage::VolumeStore& volumes,
-                                                         const Clock& clock) {
+absl::StatusOr<std::unique_ptr<Observer>> Observer::Open(
+    const std::string& data_dir, line::Line& line, runtime::Runtime& runtime,
+    storage::VolumeStore& volumes, const Clock& clock, const std::string& nvml) {
   std::unique_ptr<Observer> self(new Observer(data_dir, line, runtime, volumes, clock));
   const auto path = [&](const char* name) { return JoinPath(data_dir, name); };
   TAKT_ASSIGN_OR_RETURN(self->logs_, OpenOrSetAside(path("logs.db"), clock, [&] {
@@ -54,6 +75,8 @@ absl::StatusOr<std::unique_ptr<Observer>> Observer::Open(const std::string& data
                         }));
   TAKT_ASSIGN_OR_RETURN(self->runs_, OpenOrSetAside(path("runs.db"), clock,
                                                     [&] { return Runs::Open(path("runs.db")); }));
+  self->gpus_ = nvml.empty() ? std::make_unique<metrics::GpuReader>()
+                             : std::make_unique<metrics::GpuReader>(nvml);
   self->collector_ = std::make_unique<logs::Collector>(
       runtime, *self->logs_,
       [observer = self.get()](const std::string& app, const std::string& service) {
@@ -139,6 +162,10 @@ bool Observer::WaitUntil(std::chrono::steady_clock::time_point time) {
 
 std::vector<metrics::Figure> Observer::Figures() {
   std::vector<metrics::Figure> figures = metrics::ReadNode({data_dir_});
+  const metrics::GpuReading gpus = gpus_->Latest();
+  figures.insert(figures.end(), gpus.figures.begin(), gpus.figures.end());
+  std::map<std::int64_t, std::string> pids;          // first process -> instance
+  std::map<std::string, metrics::Labels> labels_of;  // of live instances
   std::vector<metrics::Figure> cpu, memory, restarts, running, missing;
   const auto services = runtime_.Observe();
   if (services.ok()) {
@@ -153,6 +180,8 @@ std::vector<metrics::Figure> Observer::Figures() {
         ++live;
         const metrics::Labels labels = {
             {"app", service.app}, {"instance", instance.id}, {"service", service.service}};
+        if (instance.pid > 0) pids.emplace(instance.pid, instance.id);
+        labels_of.emplace(instance.id, labels);
         cpu.push_back({"takt_instance_cpu_seconds_total", labels, metrics::Type::kCounter,
                        instance.cpu_seconds});
         memory.push_back({"takt_instance_memory_bytes", labels, metrics::Type::kGauge,
@@ -174,6 +203,18 @@ std::vector<metrics::Figure> Observer::Figures() {
   }
   for (auto* group : {&cpu, &memory, &restarts, &running, &missing}) {
     std::move(group->begin(), group->end(), std::back_inserter(figures));
+  }
+  std::map<std::pair<std::string, std::string>, double> gpu_memory;  // (instance, gpu) -> bytes
+  for (const metrics::GpuProcess& process : gpus.processes) {
+    const std::string instance = InstanceOf(process.pid, pids, ParentOf);
+    if (instance.empty()) continue;  // somebody else's
+    gpu_memory[{instance, process.gpu}] += static_cast<double>(process.memory_bytes);
+  }
+  for (const auto& [key, bytes] : gpu_memory) {
+    metrics::Labels labels = labels_of[key.first];
+    labels.insert(labels.begin() + 1, {"gpu", key.second});  // by name: app, gpu, instance, service
+    figures.push_back(
+        {"takt_instance_gpu_memory_bytes", std::move(labels), metrics::Type::kGauge, bytes});
   }
   std::map<std::string, int> states;
   for (const line::App& app : line_.List()) ++states[line::AppStateName(app.state)];

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -24,6 +25,7 @@
 #include "logs/collector.h"
 #include "logs/searches.h"
 #include "logs/store.h"
+#include "metrics/gpu.h"
 #include "metrics/node.h"
 #include "metrics/prometheus.h"
 #include "metrics/store.h"
@@ -42,15 +44,22 @@ inline constexpr std::chrono::milliseconds kScrapeTimeout{2000};
 // Between attempts at a target that does not answer; it begins with kSampleInterval.
 inline constexpr std::chrono::seconds kMaxScrapePause{30};
 
+// The instance that started the process `pid`, itself or by way of others: `instances` by the pid
+// of their first process, `parent` gives a process's parent (0: unknown). "" where none did.
+std::string InstanceOf(std::int64_t pid, const std::map<std::int64_t, std::string>& instances,
+                       const std::function<std::int64_t(std::int64_t)>& parent);
+
 class Observer {
  public:
   // Opens logs.db, searches.db, metrics.db, learning.db and runs.db in `data_dir`; one that is
   // damaged is set aside under a name that says so, and begun anew. Everything given must outlive
   // it.
+  // `nvml`: the library that GPUs are asked through ("": the usual one).
   static absl::StatusOr<std::unique_ptr<Observer>> Open(const std::string& data_dir,
                                                         line::Line& line, runtime::Runtime& runtime,
                                                         storage::VolumeStore& volumes,
-                                                        const Clock& clock);
+                                                        const Clock& clock,
+                                                        const std::string& nvml = "");
   ~Observer();
 
   void OnLogGrew(const std::string& instance);  // the runtime's log listener
@@ -112,6 +121,7 @@ class Observer {
   std::unique_ptr<metrics::MetricStore> metrics_;
   std::unique_ptr<learning::LearningStore> learning_;
   std::unique_ptr<Runs> runs_;
+  std::unique_ptr<metrics::GpuReader> gpus_;
   std::unique_ptr<logs::Collector> collector_;
   Doctor doctor_;  // the sampling thread's
 
