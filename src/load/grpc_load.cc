@@ -2,7 +2,6 @@
 
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -17,6 +16,8 @@
 #include <cstring>
 #include <deque>
 #include <memory>
+
+#include "base/socket.h"
 
 namespace takt::load {
 namespace {
@@ -214,7 +215,8 @@ std::string_view Connection::HeaderBlock() {
   };
   add(":scheme", "http");
   add(":method", "POST");
-  add(":authority", options.target);
+  // A path is no authority; "localhost" is what gRPC says in its place.
+  add(":authority", options.target.starts_with("unix:") ? "localhost" : options.target);
   add(":path", options.method);
   add("te", "trailers");
   add("content-type", "application/grpc");
@@ -463,8 +465,7 @@ absl::StatusOr<int> Load::Connect() {
     const int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return ErrnoStatus(errno, "socket");
     if (connect(fd, reinterpret_cast<sockaddr*>(&address), length) == 0) {
-      const int on = 1;
-      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+      SetForCalls(fd, reinterpret_cast<sockaddr*>(&address));
       return fd;
     }
     const int error = errno;

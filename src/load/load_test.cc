@@ -2,6 +2,7 @@
 
 #include <mutex>
 
+#include "base/fs.h"
 #include "load/grpc_load.h"
 #include "load/histogram.h"
 #include "net/grpc_server.h"
@@ -70,6 +71,24 @@ TEST_F(GrpcLoadTest, AsksAsOftenAsItWasTold) {
   EXPECT_EQ(result->latency.count(), 1000U);
   EXPECT_EQ(result->last_answer.substr(5), "hello");
   EXPECT_EQ(server_->stats().calls, 1000U);
+}
+
+TEST_F(GrpcLoadTest, ALocalSocketIsATargetToo) {
+  TempDir dir;
+  net::GrpcServerOptions options;
+  options.host = "127.0.0.1";
+  options.unix_socket_path = dir.path() + "/socket";
+  auto server = net::GrpcServer::Create(options, loops_->loops());
+  server->Handle("/t.T/Echo", [](net::GrpcCallPtr call) {
+    call->response().append(call->body());
+    call.Finish(absl::OkStatus());
+  });
+  ASSERT_TRUE(server->Start().ok());
+  options_.target = "unix:" + options.unix_socket_path;
+  options_.max_calls = 10;
+  auto result = RunGrpcLoad(options_);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->ok, 10U) << result->first_error;
 }
 
 TEST_F(GrpcLoadTest, LargeMessagesWaitForTheWindow) {

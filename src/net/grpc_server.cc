@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <nghttp2/nghttp2.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -23,6 +22,7 @@
 #include <mutex>
 
 #include "absl/strings/escaping.h"
+#include "base/socket.h"
 #include "net/buffer_pool.h"
 #include "net/grpc_wire.h"
 
@@ -1321,8 +1321,7 @@ void Acceptor::OnEvents(std::uint32_t) {
     if (fd < 0) return;
     std::string peer = "unix:";
     if (!unix_) {
-      const int on = 1;
-      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+      SetForCalls(fd, reinterpret_cast<sockaddr*>(&address));
       char host[NI_MAXHOST];
       char service[NI_MAXSERV];
       if (getnameinfo(reinterpret_cast<sockaddr*>(&address), length, host, sizeof host, service,

@@ -14,13 +14,13 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/socket.h"
 #include "net/event_loop.h"
 #include "net/http_parser.h"
 #include "net/tcp.h"
@@ -277,8 +277,6 @@ Connection::Connection(Worker* worker, int fd, std::string peer)
       peer_(std::move(peer)),
       parser_(worker->server->options().max_header_bytes,
               worker->server->options().max_body_bytes) {
-  const int one = 1;
-  setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
   if (worker->server->tls() != nullptr) {
     ssl_ = SSL_new(worker->server->tls());
     SSL_set_fd(ssl_, fd_);
@@ -723,6 +721,7 @@ void Server::OnEvents(std::uint32_t) {
       }
       ++connections_;
     }
+    SetForCalls(fd, reinterpret_cast<const sockaddr*>(&address));
     Worker& worker = *workers_[next_worker_++ % workers_.size()];
     std::string peer = AddressText(reinterpret_cast<const sockaddr*>(&address));
     if (worker.loop->InLoop()) {

@@ -9,13 +9,13 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "absl/strings/match.h"
+#include "base/socket.h"
 
 namespace takt::net {
 namespace {
@@ -141,8 +141,7 @@ absl::StatusOr<int> Connect(const std::string& host, std::uint16_t port,
       getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
     }
     if (error == 0) {
-      const int one = 1;
-      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+      SetForCalls(fd, each->ai_addr);
       return fd;
     }
     close(fd);
