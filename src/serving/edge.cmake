@@ -7,15 +7,15 @@ foreach(stem serving/config/serving_files serving/api/health serving/api/open_in
   add_custom_command(
     OUTPUT ${TAKT_SERVING_PROTO_DIR}/${stem}.pb.cc ${TAKT_SERVING_PROTO_DIR}/${stem}.pb.h
     COMMAND ${CMAKE_COMMAND} -E make_directory ${TAKT_SERVING_PROTO_DIR}
-    COMMAND ${TAKT_PROTOC} -I${CMAKE_SOURCE_DIR}/src --cpp_out=${TAKT_SERVING_PROTO_DIR}
-            ${CMAKE_SOURCE_DIR}/src/${stem}.proto
-    DEPENDS ${CMAKE_SOURCE_DIR}/src/${stem}.proto VERBATIM)
+    COMMAND ${TAKT_PROTOC} -I${CMAKE_SOURCE_DIR}/src --descriptor_set_in=${takt_tf_set}
+            --cpp_out=${TAKT_SERVING_PROTO_DIR} ${CMAKE_SOURCE_DIR}/src/${stem}.proto
+    DEPENDS ${CMAKE_SOURCE_DIR}/src/${stem}.proto ${takt_tf_set} VERBATIM)
   list(APPEND takt_serving_proto_sources ${TAKT_SERVING_PROTO_DIR}/${stem}.pb.cc)
 endforeach()
 add_library(takt_serving_protos STATIC ${takt_serving_proto_sources})
 target_include_directories(takt_serving_protos SYSTEM PUBLIC ${TAKT_SERVING_PROTO_DIR})
 target_compile_options(takt_serving_protos PRIVATE -w -O1)
-target_link_libraries(takt_serving_protos PUBLIC protobuf::libprotobuf)
+target_link_libraries(takt_serving_protos PUBLIC takt_tf_protos)
 
 add_library(takt_serving_edge STATIC
   api/compression.cc

@@ -144,6 +144,7 @@ void Servable::Run(RunRequest request, RunDone done) {
     entry.done = std::move(done);
     entry.signature = &signature;
     entry.deadline = request.deadline;
+    entry.queue = request.queue;
     entry.begin = std::chrono::steady_clock::now();
     auto joined = Join(signature, TensorSource(request.inputs), entry);
     if (joined.ok() && *joined == BatchQueue::Joined::kYes) return;
@@ -160,6 +161,39 @@ void Servable::Run(RunRequest request, RunDone done) {
     return;
   }
   done(RunNow(signature, request.inputs, {request.deadline}, rows));
+}
+
+void Servable::RunTogether(const std::vector<const Signature*>& signatures, RunRequest request,
+                           RunDone done) {
+  std::shared_ptr<const Session::Plan> plan;
+  {
+    const std::lock_guard lock(joint_mutex_);
+    if (const auto it = joint_plans_.find(signatures); it != joint_plans_.end()) plan = it->second;
+  }
+  if (plan == nullptr) {
+    std::vector<std::string> feeds;
+    std::vector<std::string> fetches;
+    for (const TensorInfo& info : request.signature->inputs()) feeds.push_back(info.tensor_name);
+    for (const Signature* signature : signatures) {
+      for (const TensorInfo& info : signature->outputs()) fetches.push_back(info.tensor_name);
+    }
+    auto prepared = session_->Prepare(std::move(feeds), std::move(fetches));
+    if (!prepared.ok()) return done(prepared.status());
+    plan = *std::move(prepared);
+    const std::lock_guard lock(joint_mutex_);
+    if (joint_plans_.size() < kMaxJointPlans) joint_plans_.emplace(signatures, plan);
+  }
+  const std::int64_t rows = request.inputs[0].rank() == 0 ? 1 : request.inputs[0].dims()[0];
+  const bool elsewhere = net::EventLoop::Current() != nullptr &&
+                         std::any_of(signatures.begin(), signatures.end(), [&](auto* signature) {
+                           return BelongsOnWorker(*signature, rows);
+                         });
+  auto run = [self = shared_from_this(), plan = std::move(plan), request = std::move(request),
+              done = std::move(done)] {
+    done(self->session_->Run(*plan, request.inputs, {request.deadline}));
+  };
+  if (elsewhere) return workers_->Run(std::move(run));
+  run();
 }
 
 absl::StatusOr<std::vector<Tensor>> Servable::RunAndWait(RunRequest request) {

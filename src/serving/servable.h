@@ -23,6 +23,9 @@
 namespace takt::serving {
 
 inline constexpr std::string_view kDefaultSignatureName = "serving_default";
+// Combinations of signatures whose joint plan a servable keeps; further ones are resolved each
+// time.
+inline constexpr std::size_t kMaxJointPlans = 64;
 
 // A signature with its feeds and fetches resolved.
 class Signature {
@@ -54,6 +57,8 @@ struct RunRequest {
   const Signature* signature = nullptr;
   std::vector<Tensor> inputs;  // one each, in the order of signature->inputs()
   std::optional<std::chrono::steady_clock::time_point> deadline;
+  // Where the time that it waited in a batching queue is put before the answer comes; may be null.
+  std::shared_ptr<std::chrono::nanoseconds> queue;
 };
 // All outputs in the order of signature->outputs(). Called once, on any thread, perhaps before Run
 // returns.
@@ -81,6 +86,10 @@ class Servable : public std::enable_shared_from_this<Servable> {
 
   // Through the batching queue where there is one, else on the calling thread.
   void Run(RunRequest request, RunDone done);
+  // One run for several signatures that feed the same tensors (those of the first, which
+  // request.signature names): each one's outputs, one signature after the other. Unbatched.
+  void RunTogether(const std::vector<const Signature*>& signatures, RunRequest request,
+                   RunDone done);
   // The same, but waits. Not on an event loop's thread.
   absl::StatusOr<std::vector<Tensor>> RunAndWait(RunRequest request);
   // Past every queue, on the calling thread: what warm-up and queues use.
@@ -106,6 +115,8 @@ class Servable : public std::enable_shared_from_this<Servable> {
   WorkerPool* workers_ = nullptr;
   std::unique_ptr<Session> session_;
   std::vector<std::unique_ptr<Signature>> signatures_;
+  std::mutex joint_mutex_;
+  std::map<std::vector<const Signature*>, std::shared_ptr<const Session::Plan>> joint_plans_;
 };
 
 // Which version answers a request.

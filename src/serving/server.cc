@@ -70,7 +70,8 @@ absl::StatusOr<std::string> ReadConfig(const std::string& path) {
   return ReadFile(path, kMaxConfigBytes);
 }
 
-absl::StatusOr<EngineOptions> EngineOptionsOf(const Flags& flags) {
+absl::StatusOr<EngineOptions> EngineOptionsOf(const Flags& flags,
+                                              const std::optional<PlatformOptions>& platform) {
   EngineOptions options;
   const auto pick = [&](std::int64_t own) {
     return static_cast<int>(own != 0 ? own : flags.tensorflow_session_parallelism);
@@ -78,7 +79,9 @@ absl::StatusOr<EngineOptions> EngineOptionsOf(const Flags& flags) {
   options.intra_op_parallelism = pick(flags.tensorflow_intra_op_parallelism);
   options.inter_op_parallelism = pick(flags.tensorflow_inter_op_parallelism);
   tensorflow::ConfigProto config;
-  if (!flags.tensorflow_session_config_file.empty()) {
+  if (platform.has_value()) {
+    config.ParseFromString(platform->session_config);
+  } else if (!flags.tensorflow_session_config_file.empty()) {
     TAKT_ASSIGN_OR_RETURN(const std::string text, ReadConfig(flags.tensorflow_session_config_file));
     if (!google::protobuf::TextFormat::ParseFromString(text, &config)) {
       return absl::InvalidArgumentError(StrCat("Error parsing text-format tensorflow.ConfigProto: ",
@@ -105,7 +108,8 @@ absl::StatusOr<EngineOptions> EngineOptionsOf(const Flags& flags) {
   return options;
 }
 
-absl::StatusOr<LoaderOptions> LoaderOptionsOf(const Flags& flags) {
+absl::StatusOr<LoaderOptions> LoaderOptionsOf(const Flags& flags,
+                                              const std::optional<PlatformOptions>& platform) {
   LoaderOptions options;
   options.tags.clear();
   for (const absl::string_view tag :
@@ -114,6 +118,13 @@ absl::StatusOr<LoaderOptions> LoaderOptionsOf(const Flags& flags) {
   }
   options.warmup = flags.enable_model_warmup;
   options.warmup_iterations = static_cast<int>(flags.num_request_iterations_for_warmup);
+  if (platform.has_value()) {
+    if (!platform->tags.empty()) options.tags = platform->tags;
+    options.warmup = platform->warmup;
+    options.warmup_iterations = platform->warmup_iterations;
+    options.batching = platform->batching;
+    return options;
+  }
   if (!flags.enable_batching && !flags.batching_parameters_file.empty()) {
     return absl::InvalidArgumentError(
         "--batching_parameters_file is set without setting --enable_batching to true.");
@@ -202,7 +213,15 @@ class Server final : public ModelServer {
   }
 
   absl::Status Init(std::unique_ptr<Engine> engine) {
-    TAKT_ASSIGN_OR_RETURN(const LoaderOptions loader_options, LoaderOptionsOf(flags_));
+    std::optional<PlatformOptions> platform;
+    if (!flags_.platform_config_file.empty()) {
+      TAKT_ASSIGN_OR_RETURN(const std::string text, ReadConfig(flags_.platform_config_file));
+      TAKT_ASSIGN_OR_RETURN(platform, ParsePlatformConfig(text));
+      for (const std::string& what : platform->no_meaning) {
+        Log(LogLevel::kInfo, StrCat("--platform_config_file: ", what, " has no meaning here"));
+      }
+    }
+    TAKT_ASSIGN_OR_RETURN(const LoaderOptions loader_options, LoaderOptionsOf(flags_, platform));
     TAKT_ASSIGN_OR_RETURN(const tfs::ModelServerConfig config, ConfigOf(flags_));
     TAKT_RETURN_IF_ERROR(ModelsFromConfig(config).status());
     std::optional<net::TlsOptions> tls;
@@ -226,7 +245,7 @@ class Server final : public ModelServer {
 
     engine_ = std::move(engine);
     if (engine_ == nullptr) {
-      TAKT_ASSIGN_OR_RETURN(const EngineOptions engine_options, EngineOptionsOf(flags_));
+      TAKT_ASSIGN_OR_RETURN(const EngineOptions engine_options, EngineOptionsOf(flags_, platform));
       TAKT_ASSIGN_OR_RETURN(engine_, MakeTensorflowEngine(engine_options));
     }
     workers_ = std::make_unique<WorkerPool>(Cores());

@@ -1,6 +1,6 @@
 """The calls around Predict, asked by stock clients: health, reflection, metrics, metadata, bodies that are
 compressed or hostile, CORS, TLS, request logs and warm-up."""
-import gzip, http.client, json, os, shutil, ssl, struct, subprocess, sys, tempfile
+import gzip, http.client, json, os, shutil, socket, ssl, struct, subprocess, sys, tempfile
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
 from harness import Server, wait_for
@@ -34,8 +34,12 @@ def unary(channel, method, message=b''):
         message, timeout=20)
 
 
+def message(number, content):
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
 def field(number, text):
-    return bytes([number << 3 | 2, len(text)]) + text.encode()
+    return message(number, text.encode())
 
 
 def test_health_is_told_for_the_server_and_each_model():
@@ -158,6 +162,57 @@ def test_metrics_have_the_originals_names_and_ours():
                                               [n for n in values if n.startswith(name[:40])][:8])
     with Server(ARGS.build, *MODEL) as server:
         assert server.ask('/monitoring/prometheus/metrics')[0] == 404
+        assert gets(server.grpc, '/monitoring/prometheus/metrics') == b''
+
+
+def gets(port, path):
+    """What a plain HTTP/1.1 GET has for an answer, up to the end of the connection."""
+    with socket.create_connection(('127.0.0.1', port), 20) as connection:
+        connection.sendall(f'GET {path} HTTP/1.1\r\nHost: x\r\n\r\n'.encode())
+        answer = b''
+        while part := connection.recv(65536):
+            answer += part
+    return answer if answer.startswith(b'HTTP/1.1') else b''
+
+
+def test_metrics_are_on_where_takt_runs_the_server():
+    """As an instance of Takt the server has its metrics on both ports without a flag; a flag decides
+    where there is one."""
+    env, path = {'TAKT_INSTANCE': 'a.b.1.c'}, '/monitoring/prometheus/metrics'
+    with Server(ARGS.build, *MODEL, env=env) as server:
+        assert server.predict('half', [2.0]) == [4.0]
+        counted = 'takt_serving_requests_total{model="half",version="2"'
+        assert counted in server.ask(path)[1]
+        assert gets(server.grpc, path).startswith(b'HTTP/1.1 200 OK\r\n')
+        assert counted.encode() in gets(server.grpc, path)
+        assert gets(server.grpc, '/other').startswith(b'HTTP/1.1 404 Not Found\r\n')
+    off = file('prometheus_config { enable: false }')
+    with Server(ARGS.build, *MODEL, f'--monitoring_config_file={off}', env=env) as server:
+        assert server.ask(path)[0] == 404
+        assert gets(server.grpc, path) == b''
+
+
+def test_time_in_a_batching_queue_is_told_for_every_way_to_ask():
+    """With batching, REST, V2 and the calls for examples have their queue time in the metrics, as Predict
+    has."""
+    from tensorflow_serving.apis import prediction_service_pb2_grpc, regression_pb2
+    parameters = file('max_batch_size { value: 8 } batch_timeout_micros { value: 2000 }')
+    with Server(ARGS.build, *MODEL, '--enable_batching', f'--batching_parameters_file={parameters}',
+                env={'TAKT_INSTANCE': 'a.b.1.c'}) as server:
+        assert server.predict('half', [2.0]) == [4.0]
+        examples = {'signature_name': 'regress', 'examples': [{'x': 1.0}]}
+        assert server.ask('/v1/models/half:regress', examples)[0] == 200
+        request = regression_pb2.RegressionRequest()
+        request.model_spec.name, request.model_spec.signature_name = 'half', 'regress'
+        request.input.example_list.examples.add().features.feature['x'].float_list.value.append(1.0)
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(server.channel())
+        stub.Regress(request, timeout=20)
+        stub.Predict(predict_request(), timeout=20)
+        text = server.ask('/monitoring/prometheus/metrics')[1]
+        sums = [line for line in text.splitlines() if line.startswith('takt_serving_queue_seconds_sum')]
+        # predict and regress, over each of the two ports
+        assert len(sums) == 4, sums
+        assert all(float(line.rsplit(' ', 1)[1]) > 0 for line in sums), sums
 
 
 def test_bodies_may_be_compressed():
@@ -326,6 +381,28 @@ def test_request_log_is_what_warm_up_reads():
         assert server.predict('half', [2.0]) == [4.0]
         server.terminate()
     assert logged() == []
+    # The other ways to ask are logged alike.
+    with Server(ARGS.build, f'--model_config_file={entry(1)}') as server:
+        examples = {'signature_name': 'regress', 'examples': [{'x': 1.0}]}
+        assert json.loads(server.ask('/v1/models/half:regress', examples)[1]) == {'results': [3.5]}
+        examples['signature_name'] = 'classify'
+        assert server.ask('/v1/models/half:classify', examples)[0] == 200
+        tensor = {'name': 'x', 'datatype': 'FP32', 'shape': [1], 'data': [9.0]}
+        assert server.ask('/v2/models/half/infer', {'inputs': [tensor]})[0] == 200
+        # model_name; inputs: name, datatype, shape, contents: fp32_contents
+        infer = field(1, 'half') + message(5, field(1, 'x') + field(2, 'FP32') + message(3, b'\x01')
+                                           + message(5, message(6, struct.pack('<f', 10.0))))
+        unary(server.channel(), '/inference.GRPCInferenceService/ModelInfer', infer)
+        wait_for('four records', lambda: len(logged()) == 4)
+    logs = logged()
+    assert logs[0].regress_log.response.result.regressions[0].value == 3.5
+    assert logs[1].classify_log.request.input.example_list.examples[0]
+    assert logs[1].classify_log.response.result.classifications[0].classes[0].label == 'low'
+    for log, value in zip(logs[2:], (9.0, 10.0)):
+        first = lambda tensor: struct.unpack('<f', tensor.tensor_content)[0]
+        assert first(log.predict_log.request.inputs['x']) == value, log
+        assert first(log.predict_log.response.outputs['y']) == value / 2 + 3
+        assert log.predict_log.request.model_spec.signature_name == 'serving_default'
 
 
 def write_records(path, payloads):

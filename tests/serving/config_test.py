@@ -182,6 +182,33 @@ def test_unknown_flags_print_the_usage_and_the_server_goes_on():
             assert text in server.log(), text
 
 
+def test_platform_config_file_sets_session_and_batching():
+    """A PlatformConfigMap's batching, session and tags are used in place of their flags; what has no
+    meaning here is named once; one without TensorFlow stops the start."""
+    config = os.path.join(WORK, 'platform.config')
+
+    def write(legacy):
+        with open(config, 'w') as f:
+            f.write('platform_configs { key: "tensorflow" value { source_adapter_config { '
+                    '[type.googleapis.com/tensorflow.serving.SavedModelBundleSourceAdapterConfig] { '
+                    f'legacy_config {{ {legacy} }} }} }} }} }}')
+    flags = ('--model_name=half', f'--model_base_path={HALF}', f'--platform_config_file={config}')
+    write('batching_parameters { max_batch_size { value: 2 } } session_target: "x" '
+          'session_config { device_count { key: "CPU" value: 1 } allow_soft_placement: true }')
+    with Server(ARGS.build, *flags, '--batching_parameters_file=/not/there') as server:
+        assert server.predict('half', [1.0, 2.0]) == [3.5, 4.0]
+        assert server.predict('half', [1.0, 2.0, 3.0]) == (
+            'Task size 3 is larger than maximum input batch size 2')
+        assert server.log().count('--platform_config_file: session_target has no meaning here') == 1
+    write('saved_model_tags: "train"')
+    with Server(ARGS.build, *flags) as server:
+        server.wait_for_log('{ train }')
+        assert available(server) == set()
+    with open(config, 'w') as f:
+        f.write('platform_configs { key: "other" value { } }')
+    assert 'PlatformConfigMap has no entry for platform tensorflow' in failed_start(*flags)
+
+
 def test_environment_of_the_container_image():
     """Without flags for the model, MODEL_NAME and MODEL_BASE_PATH say what is served."""
     with Server(ARGS.build, env={'MODEL_NAME': 'half', 'MODEL_BASE_PATH': MODELS}) as server:

@@ -1,5 +1,7 @@
 #include "serving/api/context.h"
 
+#include "serving/api/tensor_proto.h"
+
 namespace takt::serving {
 namespace {
 namespace tfs = tensorflow::serving;
@@ -7,6 +9,22 @@ namespace tfs = tensorflow::serving;
 
 bool ServingContext::Ready(const std::string& model) const {
   return !draining.load() && directory.Get()->models.contains(model);
+}
+
+void LogPredict(ServingContext& context, const Servable& servable, const Signature& signature,
+                const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs) {
+  tfs::PredictionLog log;
+  auto* request = log.mutable_predict_log()->mutable_request();
+  auto* response = log.mutable_predict_log()->mutable_response();
+  *request->mutable_model_spec() = EchoSpec(servable, signature.name());
+  *response->mutable_model_spec() = request->model_spec();
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    (*request->mutable_inputs())[signature.inputs()[i].alias] = TensorToProto(inputs[i]);
+  }
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    (*response->mutable_outputs())[signature.outputs()[i].alias] = TensorToProto(outputs[i]);
+  }
+  context.request_log.Add(servable.name(), servable.version(), std::move(log));
 }
 
 absl::StatusOr<tfs::GetModelStatusResponse> GetModelStatus(const ServingContext& context,

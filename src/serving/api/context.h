@@ -43,6 +43,11 @@ struct ServingContext {
 absl::StatusOr<tensorflow::serving::GetModelStatusResponse> GetModelStatus(
     const ServingContext& context, const tensorflow::serving::ModelSpec& spec);
 
+// Puts a Predict that was asked for, in whatever form, into the model's request log. `inputs` and
+// `outputs` are all of the signature's, in its order.
+void LogPredict(ServingContext& context, const Servable& servable, const Signature& signature,
+                const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs);
+
 absl::StatusOr<tensorflow::serving::SignatureDefMap> SignatureDefs(const Servable& servable);
 absl::StatusOr<tensorflow::serving::GetModelMetadataResponse> GetModelMetadata(
     const ServingContext& context, const tensorflow::serving::GetModelMetadataRequest& request);

@@ -48,8 +48,9 @@ void HandleExamples(ServingContext& context, GrpcCallPtr call, std::string_view 
   const auto begin = SteadyClock::now();
   auto request = std::make_shared<Request>();
   if (!ParseBody(call, request.get())) return;
-  const auto record = [&context, begin, api, request](const Servable* servable,
-                                                      const absl::Status& status) {
+  const auto queue = std::make_shared<std::chrono::nanoseconds>(0);
+  const auto record = [&context, begin, api, request, queue](const Servable* servable,
+                                                             const absl::Status& status) {
     RequestSample sample;
     sample.model = request->model_spec().name();
     sample.version = servable == nullptr ? 0 : servable->version();
@@ -58,6 +59,7 @@ void HandleExamples(ServingContext& context, GrpcCallPtr call, std::string_view 
     sample.entrypoint = "GRPC";
     sample.code = status.code();
     sample.latency = SteadyClock::now() - begin;
+    sample.queue = *queue;
     context.metrics.Record(sample);
   };
   if (!request->has_model_spec()) {
@@ -70,10 +72,10 @@ void HandleExamples(ServingContext& context, GrpcCallPtr call, std::string_view 
     return call.Finish(found.status());
   }
   const std::shared_ptr<Servable> servable = *found;
-  const Deadline deadline = call->deadline();
+  const InferenceTerms terms{call->deadline(), queue};
   auto shared = std::make_shared<GrpcCallPtr>(std::move(call));
-  run(servable, request->model_spec().signature_name(), request->input(), context.inference,
-      deadline, [&context, shared, servable, request, record, log](absl::StatusOr<Result> result) {
+  run(servable, request->model_spec().signature_name(), request->input(), context.inference, terms,
+      [&context, shared, servable, request, record, log](absl::StatusOr<Result> result) {
         record(servable.get(), result.status());
         if (!result.ok()) return shared->Finish(result.status());
         Response response;

@@ -188,7 +188,7 @@ absl::StatusOr<const Signature*> CheckedSignature(const Servable& servable, std:
 
 template <typename Result>
 void RunExamples(std::shared_ptr<Servable> servable, std::string_view name, const tfs::Input& input,
-                 const InferenceOptions& options, Deadline deadline, Check check,
+                 const InferenceOptions& options, InferenceTerms terms, Check check,
                  absl::StatusOr<Result> (*convert)(const Signature&, const std::vector<Tensor>&,
                                                    std::int64_t),
                  InferenceDone<Result> done) {
@@ -201,7 +201,8 @@ void RunExamples(std::shared_ptr<Servable> servable, std::string_view name, cons
   RunRequest request;
   request.signature = *signature;
   request.inputs.push_back(*std::move(examples));
-  request.deadline = deadline;
+  request.deadline = terms.deadline;
+  request.queue = std::move(terms.queue);
   Servable& runs = *servable;
   runs.Run(std::move(request),
            [servable = std::move(servable), signature = *signature, count, convert,
@@ -251,44 +252,29 @@ absl::Status CheckTasks(const Servable& servable, const tfs::MultiInferenceReque
   return absl::OkStatus();
 }
 
-// Runs the tasks one after another and gathers their results.
-struct MultiRun : std::enable_shared_from_this<MultiRun> {
-  std::shared_ptr<Servable> servable;
-  tfs::MultiInferenceRequest request;
-  InferenceOptions options;
-  Deadline deadline;
-  InferenceDone<tfs::MultiInferenceResponse> done;
+absl::StatusOr<tfs::MultiInferenceResponse> MultiResponse(
+    const Servable& servable, const tfs::MultiInferenceRequest& request,
+    const std::vector<const Signature*>& signatures, std::vector<Tensor> outputs,
+    std::int64_t examples) {
   tfs::MultiInferenceResponse response;
-
-  void Next() {
-    const int at = response.results_size();
-    if (at == request.tasks_size()) return done(std::move(response));
-    const tfs::InferenceTask& task = request.tasks(at);
-    const std::string& name = task.model_spec().signature_name();
-    const auto take = [self = shared_from_this(), name](auto result, auto set) {
-      if (!result.ok()) return self->done(result.status());
-      tfs::InferenceResult* out = self->response.add_results();
-      *out->mutable_model_spec() = EchoSpec(*self->servable, name);
-      set(out, *std::move(result));
-      self->Next();
-    };
-    if (task.method_name() == kClassifyMethod) {
-      RunClassify(servable, name, request.input(), options, deadline,
-                  [take](absl::StatusOr<tfs::ClassificationResult> result) {
-                    take(std::move(result), [](tfs::InferenceResult* out, auto value) {
-                      *out->mutable_classification_result() = std::move(value);
-                    });
-                  });
+  auto next = outputs.begin();
+  for (int i = 0; i < request.tasks_size(); ++i) {
+    const Signature& signature = *signatures[static_cast<std::size_t>(i)];
+    const auto end = next + static_cast<std::ptrdiff_t>(signature.outputs().size());
+    const std::vector<Tensor> own(next, end);
+    next = end;
+    tfs::InferenceResult* out = response.add_results();
+    *out->mutable_model_spec() = EchoSpec(servable, signature.name());
+    if (request.tasks(i).method_name() == kClassifyMethod) {
+      TAKT_ASSIGN_OR_RETURN(*out->mutable_classification_result(),
+                            ClassifyResult(signature, own, examples));
     } else {
-      RunRegress(servable, name, request.input(), options, deadline,
-                 [take](absl::StatusOr<tfs::RegressionResult> result) {
-                   take(std::move(result), [](tfs::InferenceResult* out, auto value) {
-                     *out->mutable_regression_result() = std::move(value);
-                   });
-                 });
+      TAKT_ASSIGN_OR_RETURN(*out->mutable_regression_result(),
+                            RegressResult(signature, own, examples));
     }
   }
-};
+  return response;
+}
 
 }  // namespace
 
@@ -308,17 +294,19 @@ tfs::ModelSpec EchoSpec(const Servable& servable, std::string_view signature) {
 }
 
 void RunClassify(std::shared_ptr<Servable> servable, std::string_view signature,
-                 const tfs::Input& input, const InferenceOptions& options, Deadline deadline,
+                 const tfs::Input& input, const InferenceOptions& options, InferenceTerms terms,
                  InferenceDone<tfs::ClassificationResult> done) {
-  RunExamples<tfs::ClassificationResult>(std::move(servable), signature, input, options, deadline,
-                                         CheckClassify, ClassifyResult, std::move(done));
+  RunExamples<tfs::ClassificationResult>(std::move(servable), signature, input, options,
+                                         std::move(terms), CheckClassify, ClassifyResult,
+                                         std::move(done));
 }
 
 void RunRegress(std::shared_ptr<Servable> servable, std::string_view signature,
-                const tfs::Input& input, const InferenceOptions& options, Deadline deadline,
+                const tfs::Input& input, const InferenceOptions& options, InferenceTerms terms,
                 InferenceDone<tfs::RegressionResult> done) {
-  RunExamples<tfs::RegressionResult>(std::move(servable), signature, input, options, deadline,
-                                     CheckRegress, RegressResult, std::move(done));
+  RunExamples<tfs::RegressionResult>(std::move(servable), signature, input, options,
+                                     std::move(terms), CheckRegress, RegressResult,
+                                     std::move(done));
 }
 
 void RunMultiInference(std::shared_ptr<Servable> servable,
@@ -327,13 +315,26 @@ void RunMultiInference(std::shared_ptr<Servable> servable,
   if (const absl::Status checked = CheckTasks(*servable, request, options); !checked.ok()) {
     return done(checked);
   }
-  auto run = std::make_shared<MultiRun>();
-  run->servable = std::move(servable);
-  run->request = request;
-  run->options = options;
-  run->deadline = deadline;
-  run->done = std::move(done);
-  run->Next();
+  if (request.tasks().empty()) return done(tfs::MultiInferenceResponse());
+  absl::StatusOr<Tensor> examples = ExamplesTensor(request.input());
+  if (!examples.ok()) return done(examples.status());
+  const std::int64_t count = examples->elements();
+  std::vector<const Signature*> signatures;
+  for (const tfs::InferenceTask& task : request.tasks()) {
+    signatures.push_back(servable->FindSignature(task.model_spec().signature_name()));
+  }
+  RunRequest run;
+  run.signature = signatures.front();
+  run.inputs.push_back(*std::move(examples));
+  run.deadline = deadline;
+  Servable& runs = *servable;
+  runs.RunTogether(
+      signatures, std::move(run),
+      [servable = std::move(servable), request, signatures, count,
+       done = std::move(done)](absl::StatusOr<std::vector<Tensor>> outputs) {
+        if (!outputs.ok()) return done(outputs.status());
+        done(MultiResponse(*servable, request, signatures, *std::move(outputs), count));
+      });
 }
 
 }  // namespace takt::serving

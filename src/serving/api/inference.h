@@ -32,14 +32,22 @@ struct InferenceOptions {
   bool check_method_name = false;  // --enable_signature_method_name_check
 };
 
+// Until when it may take, and where the time that it waited for a run is to be put (or null).
+struct InferenceTerms {
+  Deadline deadline;
+  std::shared_ptr<std::chrono::nanoseconds> queue;
+};
+
 // `done` is called once, on any thread, perhaps before the function returns. The servable is kept
 // until then. `signature` "" means serving_default.
 void RunClassify(std::shared_ptr<Servable> servable, std::string_view signature,
                  const tensorflow::serving::Input& input, const InferenceOptions& options,
-                 Deadline deadline, InferenceDone<tensorflow::serving::ClassificationResult> done);
+                 InferenceTerms terms,
+                 InferenceDone<tensorflow::serving::ClassificationResult> done);
 void RunRegress(std::shared_ptr<Servable> servable, std::string_view signature,
                 const tensorflow::serving::Input& input, const InferenceOptions& options,
-                Deadline deadline, InferenceDone<tensorflow::serving::RegressionResult> done);
+                InferenceTerms terms, InferenceDone<tensorflow::serving::RegressionResult> done);
+// One run for all tasks.
 void RunMultiInference(std::shared_ptr<Servable> servable,
                        const tensorflow::serving::MultiInferenceRequest& request,
                        const InferenceOptions& options, Deadline deadline,

@@ -79,12 +79,12 @@ absl::StatusOr<Result> Await(const Start& start) {
 absl::StatusOr<tfs::ClassificationResult> Classify(const std::shared_ptr<Servable>& servable,
                                                    const tfs::Input& input) {
   return Await<tfs::ClassificationResult>(
-      [&](auto done) { RunClassify(servable, "s", input, {}, std::nullopt, std::move(done)); });
+      [&](auto done) { RunClassify(servable, "s", input, {}, InferenceTerms(), std::move(done)); });
 }
 absl::StatusOr<tfs::RegressionResult> Regress(const std::shared_ptr<Servable>& servable,
                                               const tfs::Input& input) {
   return Await<tfs::RegressionResult>(
-      [&](auto done) { RunRegress(servable, "s", input, {}, std::nullopt, std::move(done)); });
+      [&](auto done) { RunRegress(servable, "s", input, {}, InferenceTerms(), std::move(done)); });
 }
 
 TEST(Classify, EachOutputThatDoesNotFitIsNamed) {
@@ -166,6 +166,9 @@ TEST(MultiInference, AnswersEachTaskOrRefusesThemAll) {
   EXPECT_EQ(both->results(1).classification_result().classifications_size(), 2);
   EXPECT_EQ(both->results(1).model_spec().signature_name(), "c");
   EXPECT_EQ(both->results(1).model_spec().version().value(), 3);
+  EXPECT_EQ(static_cast<const FakeSession&>(servable->session()).runs(), 1);
+  ASSERT_TRUE(run(Tasks({{"c", "classify"}, {"r", "regress"}})).ok());
+  EXPECT_EQ(static_cast<const FakeSession&>(servable->session()).runs(), 2);
 
   const std::pair<tfs::MultiInferenceRequest, const char*> cases[] = {
       {Tasks({{"r", "regress"}, {"r", "regress"}}), "Duplicate evaluation of signature: r"},

@@ -112,19 +112,25 @@ bool AcceptsGzip(const net::HttpRequest& request) {
   return request.Header("accept-encoding").find("gzip") != std::string_view::npos;
 }
 
-void LogPredict(ServingContext& context, const Servable& servable, const Signature& signature,
-                const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs) {
+void LogExamples(ServingContext& context, const Servable& servable, std::string_view signature,
+                 const tfs::Input& input, const tfs::ClassificationResult& result) {
   tfs::PredictionLog log;
-  auto* request = log.mutable_predict_log()->mutable_request();
-  auto* response = log.mutable_predict_log()->mutable_response();
-  *request->mutable_model_spec() = EchoSpec(servable, signature.name());
-  *response->mutable_model_spec() = request->model_spec();
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    (*request->mutable_inputs())[signature.inputs()[i].alias] = TensorToProto(inputs[i]);
-  }
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    (*response->mutable_outputs())[signature.outputs()[i].alias] = TensorToProto(outputs[i]);
-  }
+  tfs::ClassifyLog* out = log.mutable_classify_log();
+  *out->mutable_request()->mutable_model_spec() = EchoSpec(servable, signature);
+  *out->mutable_request()->mutable_input() = input;
+  *out->mutable_response()->mutable_model_spec() = out->request().model_spec();
+  *out->mutable_response()->mutable_result() = result;
+  context.request_log.Add(servable.name(), servable.version(), std::move(log));
+}
+
+void LogExamples(ServingContext& context, const Servable& servable, std::string_view signature,
+                 const tfs::Input& input, const tfs::RegressionResult& result) {
+  tfs::PredictionLog log;
+  tfs::RegressLog* out = log.mutable_regress_log();
+  *out->mutable_request()->mutable_model_spec() = EchoSpec(servable, signature);
+  *out->mutable_request()->mutable_input() = input;
+  *out->mutable_response()->mutable_model_spec() = out->request().model_spec();
+  *out->mutable_response()->mutable_result() = result;
   context.request_log.Add(servable.name(), servable.version(), std::move(log));
 }
 
@@ -154,6 +160,7 @@ void RunPredict(const ExchangePtr& exchange, const std::shared_ptr<Servable>& se
   run.signature = signature;
   run.inputs = std::move(read.inputs.tensors);
   run.deadline = exchange->deadline();
+  run.queue = Exchange::QueueOf(exchange);
   std::vector<Tensor> logged;
   if (exchange->context.request_log.Wants(servable->name())) logged = run.inputs;
   servable->Run(std::move(run),
@@ -208,11 +215,19 @@ void Examples(const ExchangePtr& exchange, const tfs::ModelSpec& spec, std::stri
   absl::StatusOr<std::shared_ptr<Servable>> found =
       FindServable(*exchange->context.directory.Get(), spec);
   if (!found.ok()) return exchange->Finish(found.status());
-  exchange->version = (*found)->version();
-  run(*std::move(found), *name, *input, exchange->context.inference, exchange->deadline(),
-      [exchange, write](absl::StatusOr<Result> result) {
+  const std::shared_ptr<Servable>& servable = *found;
+  exchange->version = servable->version();
+  std::shared_ptr<const tfs::Input> logged;
+  if (exchange->context.request_log.Wants(servable->name())) {
+    logged = std::make_shared<const tfs::Input>(*input);
+  }
+  run(servable, *name, *input, exchange->context.inference,
+      InferenceTerms{exchange->deadline(), Exchange::QueueOf(exchange)},
+      [exchange, write, servable, logged](absl::StatusOr<Result> result) {
         if (!result.ok()) return exchange->Finish(result.status());
         exchange->Finish(write(*result));
+        if (logged == nullptr) return;
+        LogExamples(exchange->context, *servable, exchange->signature, *logged, *result);
       });
 }
 

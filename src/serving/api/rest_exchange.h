@@ -32,7 +32,12 @@ struct Exchange {
   std::string model;
   std::int64_t version = 0;
   std::string signature;
+  std::chrono::nanoseconds queue{0};
 
+  // `queue` of an exchange, kept with it.
+  static std::shared_ptr<std::chrono::nanoseconds> QueueOf(const std::shared_ptr<Exchange>& of) {
+    return {of, &of->queue};
+  }
   Deadline deadline() const { return begin + options.timeout; }
 
   void Count(absl::StatusCode code) const {
@@ -45,6 +50,7 @@ struct Exchange {
     sample.entrypoint = "REST";
     sample.code = code;
     sample.latency = std::chrono::steady_clock::now() - begin;
+    sample.queue = queue;
     context.metrics.Record(sample);
   }
 

@@ -43,6 +43,7 @@ struct Inference {
   const Signature* signature = nullptr;
   V2Request request;
   std::vector<std::size_t> wanted;
+  std::vector<Tensor> logged;  // the inputs of one that is sampled for the request log
 };
 using TensorsDone =
     std::function<void(std::shared_ptr<Inference>, absl::StatusOr<std::vector<Tensor>>)>;
@@ -64,18 +65,23 @@ absl::StatusOr<std::shared_ptr<Inference>> Prepare(const ServingContext& context
   return inference;
 }
 
-void Run(std::shared_ptr<Inference> inference, Deadline deadline, TensorsDone done) {
+void Run(ServingContext& context, std::shared_ptr<Inference> inference, InferenceTerms terms,
+         TensorsDone done) {
   absl::StatusOr<std::vector<Tensor>> inputs = V2Inputs(*inference->signature, inference->request);
   if (!inputs.ok()) return done(inference, inputs.status());
   inference->request.inputs.clear();
   RunRequest run;
   run.signature = inference->signature;
   run.inputs = *std::move(inputs);
-  run.deadline = deadline;
+  run.deadline = terms.deadline;
+  run.queue = std::move(terms.queue);
   Servable& servable = *inference->servable;
-  servable.Run(std::move(run), [inference = std::move(inference), done = std::move(done)](
-                                   absl::StatusOr<std::vector<Tensor>> outputs) {
-    done(inference, std::move(outputs));
+  if (context.request_log.Wants(servable.name())) inference->logged = run.inputs;
+  servable.Run(std::move(run), [&context, inference = std::move(inference), done = std::move(done)](
+                                   const absl::StatusOr<std::vector<Tensor>>& outputs) {
+    done(inference, outputs);
+    if (!outputs.ok() || inference->logged.empty()) return;
+    LogPredict(context, *inference->servable, *inference->signature, inference->logged, *outputs);
   });
 }
 
@@ -188,7 +194,8 @@ void Infer(const ExchangePtr& exchange, const net::HttpRequest& request, std::st
       Prepare(exchange->context, model, version, *std::move(parsed));
   if (!inference.ok()) return exchange->Finish(inference.status());
   exchange->version = (*inference)->servable->version();
-  Run(*inference, exchange->deadline(),
+  Run(exchange->context, *inference,
+      InferenceTerms{exchange->deadline(), Exchange::QueueOf(exchange)},
       [exchange](const std::shared_ptr<Inference>& done,
                  const absl::StatusOr<std::vector<Tensor>>& outputs) {
         if (!outputs.ok()) return exchange->Finish(outputs.status());
@@ -307,8 +314,9 @@ void HandleModelInfer(ServingContext& context, GrpcCallPtr call) {
   if (!message.ParseFromArray(body.data(), static_cast<int>(body.size()))) {
     return call.Finish(absl::InvalidArgumentError("the request is not a ModelInferRequest"));
   }
-  const auto record = [&context, begin](std::string_view model, std::int64_t version,
-                                        std::string_view signature, absl::StatusCode code) {
+  const auto queue = std::make_shared<std::chrono::nanoseconds>(0);
+  const auto record = [&context, begin, queue](std::string_view model, std::int64_t version,
+                                               std::string_view signature, absl::StatusCode code) {
     RequestSample sample;
     sample.model = model;
     sample.version = version;
@@ -317,6 +325,7 @@ void HandleModelInfer(ServingContext& context, GrpcCallPtr call) {
     sample.entrypoint = "GRPC";
     sample.code = code;
     sample.latency = std::chrono::steady_clock::now() - begin;
+    sample.queue = *queue;
     context.metrics.Record(sample);
   };
   absl::StatusOr<V2Request> request = V2RequestFromProto(message);
@@ -328,9 +337,9 @@ void HandleModelInfer(ServingContext& context, GrpcCallPtr call) {
     record(message.model_name(), 0, "", inference.status().code());
     return call.Finish(inference.status());
   }
-  const Deadline deadline = call->deadline();
+  InferenceTerms terms{call->deadline(), queue};
   auto shared = std::make_shared<GrpcCallPtr>(std::move(call));
-  Run(*inference, deadline,
+  Run(context, *inference, std::move(terms),
       [record, shared](const std::shared_ptr<Inference>& done,
                        const absl::StatusOr<std::vector<Tensor>>& outputs) {
         absl::StatusOr<inference::ModelInferResponse> response =

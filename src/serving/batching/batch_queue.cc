@@ -42,6 +42,37 @@ bool IsByRows(const Signature& signature) {
          std::all_of(signature.outputs().begin(), signature.outputs().end(), by_rows);
 }
 
+// Puts rows of `from` dimensions into rows of `to` dimensions (as many, none smaller), and fills up
+// with the first element. `unit`: how many T an element is.
+template <typename T>
+void PadRows(const T* in, std::span<const std::int64_t> from, T* out,
+             std::span<const std::int64_t> to, std::int64_t rows, std::int64_t unit) {
+  const std::int64_t in_row = ElementCount(from).value_or(0);
+  const std::int64_t out_row = ElementCount(to).value_or(0);
+  if (std::equal(from.begin(), from.end(), to.begin())) {
+    std::copy_n(in, rows * in_row * unit, out);
+    return;
+  }
+  if (in_row > 0) {
+    for (std::int64_t i = 0; i < rows * out_row; ++i) std::copy_n(in, unit, out + i * unit);
+  } else {
+    std::fill_n(out, rows * out_row * unit, T{});
+  }
+  const std::int64_t line = from.back();  // elements that lie together in both
+  if (in_row == 0) return;
+  for (std::int64_t at = 0; at < rows * in_row; at += line) {
+    std::int64_t place = 0;  // of the line in `to`, from its coordinates in `from`
+    std::int64_t scale = to.back();
+    std::int64_t rest = at % in_row / line;
+    for (std::size_t d = from.size() - 1; d-- > 0;) {
+      place += rest % from[d] * scale;
+      rest /= from[d];
+      scale *= to[d];
+    }
+    std::copy_n(in + at * unit, line * unit, out + (at / in_row * out_row + place) * unit);
+  }
+}
+
 }  // namespace
 
 // ---- Batch
@@ -61,49 +92,128 @@ DoneClient& DoneClient::Instance() {
   return instance;
 }
 
+namespace {
+
+void TellQueueTime(const BatchEntry& entry) {
+  // One that was never run waited until now.
+  const Clock::time_point until = entry.started > entry.begin ? entry.started : Clock::now();
+  if (entry.queue != nullptr) *entry.queue = until - entry.begin;
+}
+
+}  // namespace
+
 void DoneClient::OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) {
+  TellQueueTime(entry);
   if (entry.first < 0) return entry.done(outputs);
   std::vector<Tensor> mine;
   for (const Tensor& output : outputs) mine.push_back(output.Slice(entry.first, entry.rows));
   entry.done(std::move(mine));
 }
 
-void DoneClient::OnError(BatchEntry& entry, const absl::Status& status) { entry.done(status); }
+void DoneClient::OnError(BatchEntry& entry, const absl::Status& status) {
+  TellQueueTime(entry);
+  entry.done(status);
+}
+
+absl::Status Batch::Allocate(Input& input, std::int64_t capacity) {
+  input.row_elements = ElementCount(input.row_dims).value_or(0);
+  input.row_bytes = static_cast<std::size_t>(input.row_elements) * DataTypeSize(input.dtype);
+  if (input.dtype == DataType::kString) return absl::OkStatus();
+  const std::size_t bytes = std::max<std::size_t>(input.row_bytes * capacity, 1);
+  char* data = static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+  if (data == nullptr) {
+    return absl::ResourceExhaustedError(StrCat("no memory for a batch of ", bytes, " bytes"));
+  }
+  input.data = std::shared_ptr<char>(data, std::free);
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::unique_ptr<Batch>> Batch::Open(const BatchSource& source, std::size_t inputs,
-                                                   std::int64_t capacity) {
+                                                   std::int64_t capacity, bool pads) {
   auto batch = std::make_unique<Batch>();
   batch->capacity_ = capacity;
+  batch->pads_ = pads;
   for (std::size_t i = 0; i < inputs; ++i) {
     Input input;
     input.dtype = source.dtype(i);
     const std::span<const std::int64_t> dims = source.dims(i);
     input.row_dims.assign(dims.begin() + 1, dims.end());
-    input.row_elements = ElementCount(input.row_dims).value_or(0);
-    input.row_bytes = static_cast<std::size_t>(input.row_elements) * DataTypeSize(input.dtype);
-    if (input.dtype != DataType::kString) {
-      const std::size_t bytes = std::max<std::size_t>(input.row_bytes * capacity, 1);
-      char* data = static_cast<char*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
-      if (data == nullptr) {
-        return absl::ResourceExhaustedError(StrCat("no memory for a batch of ", bytes, " bytes"));
-      }
-      input.data = std::shared_ptr<char>(data, std::free);
-    }
+    TAKT_RETURN_IF_ERROR(Allocate(input, capacity));
     batch->inputs_.push_back(std::move(input));
   }
   return batch;
+}
+
+absl::Status Batch::MakeRoom(const BatchSource& source) {
+  if (!pads_) return absl::OkStatus();
+  for (std::size_t i = 0; i < inputs_.size(); ++i) {
+    Input& input = inputs_[i];
+    const std::span<const std::int64_t> dims = source.dims(i).subspan(1);
+    Input larger;
+    larger.dtype = input.dtype;
+    larger.row_dims = input.row_dims;
+    for (std::size_t d = 0; d < dims.size(); ++d) {
+      larger.row_dims[d] = std::max(larger.row_dims[d], dims[d]);
+    }
+    if (larger.row_dims == input.row_dims) continue;
+    TAKT_RETURN_IF_ERROR(Allocate(larger, capacity_));
+    // What was padded already has its own first element behind it, so it is padded further.
+    const auto unit = static_cast<std::int64_t>(DataTypeSize(input.dtype));
+    larger.strings.resize(input.dtype == DataType::kString ? rows_ * larger.row_elements : 0);
+    for (const BatchEntry& entry : entries_) {
+      if (input.dtype == DataType::kString) {
+        PadRows(input.strings.data() + entry.first * input.row_elements, input.row_dims,
+                larger.strings.data() + entry.first * larger.row_elements, larger.row_dims,
+                entry.rows, 1);
+      } else {
+        PadRows(input.data.get() + entry.first * input.row_elements * unit, input.row_dims,
+                larger.data.get() + entry.first * larger.row_elements * unit, larger.row_dims,
+                entry.rows, unit);
+      }
+    }
+    input = std::move(larger);
+  }
+  return absl::OkStatus();
 }
 
 bool Batch::Fits(const BatchSource& source, std::int64_t rows) const {
   if (rows_ + rows > capacity_) return false;
   for (std::size_t i = 0; i < inputs_.size(); ++i) {
     const std::span<const std::int64_t> dims = source.dims(i).subspan(1);
-    if (!std::equal(dims.begin(), dims.end(), inputs_[i].row_dims.begin(),
-                    inputs_[i].row_dims.end())) {
-      return false;
+    const Dims& own = inputs_[i].row_dims;
+    if (!pads_) {
+      if (!std::equal(dims.begin(), dims.end(), own.begin(), own.end())) return false;
+      continue;
     }
+    if (dims.size() != own.size()) return false;
+    std::size_t bytes = std::max<std::size_t>(DataTypeSize(inputs_[i].dtype), 1) *
+                        static_cast<std::size_t>(rows_ + rows);
+    bool same = true;
+    for (std::size_t d = 0; d < dims.size(); ++d) {
+      same = same && dims[d] == own[d];
+      const auto most = static_cast<std::size_t>(std::max(dims[d], own[d]));
+      if (__builtin_mul_overflow(bytes, most, &bytes)) return false;
+    }
+    if (!same && bytes > kMaxPaddedBytes) return false;
   }
   return true;
+}
+
+void Batch::AddPadded(Input& input, const BatchSource& source, std::size_t at, std::int64_t rows) {
+  const std::span<const std::int64_t> dims = source.dims(at).subspan(1);
+  const std::int64_t elements = rows * ElementCount(dims).value_or(0);
+  if (input.dtype == DataType::kString) {
+    std::vector<std::string> own(static_cast<std::size_t>(elements));
+    source.FillStrings(at, own.data());
+    PadRows<std::string>(own.data(), dims, input.strings.data() + rows_ * input.row_elements,
+                         input.row_dims, rows, 1);
+    return;
+  }
+  const auto unit = static_cast<std::int64_t>(DataTypeSize(input.dtype));
+  std::string own(static_cast<std::size_t>(elements * unit), '\0');
+  source.Fill(at, own.data());
+  PadRows<char>(own.data(), dims, input.data.get() + rows_ * input.row_elements * unit,
+                input.row_dims, rows, unit);
 }
 
 void Batch::Add(const BatchSource& source, std::int64_t rows, BatchEntry entry) {
@@ -111,6 +221,11 @@ void Batch::Add(const BatchSource& source, std::int64_t rows, BatchEntry entry) 
     Input& input = inputs_[i];
     if (input.dtype == DataType::kString) {
       input.strings.resize(static_cast<std::size_t>((rows_ + rows) * input.row_elements));
+    }
+    const std::span<const std::int64_t> dims = source.dims(i).subspan(1);
+    if (pads_ && !std::equal(dims.begin(), dims.end(), input.row_dims.begin())) {
+      AddPadded(input, source, i, rows);
+    } else if (input.dtype == DataType::kString) {
       source.FillStrings(i, input.strings.data() + rows_ * input.row_elements);
     } else {
       source.Fill(i, input.data.get() + static_cast<std::size_t>(rows_) * input.row_bytes);
@@ -458,7 +573,8 @@ class ParameterQueue final : public BatchQueue {
                    options_.max_enqueued_batches));
       }
       TAKT_ASSIGN_OR_RETURN(std::unique_ptr<Batch> opened,
-                            Batch::Open(source, signature_.inputs().size(), PaddedRows(run_rows_)));
+                            Batch::Open(source, signature_.inputs().size(), PaddedRows(run_rows_),
+                                        options_.pad_variable_length_inputs));
       opened->servable = servable.shared_from_this();
       opened->opened = Clock::now();
       batch = opened.get();
@@ -468,6 +584,7 @@ class ParameterQueue final : public BatchQueue {
         workers_->RunAfter(options_.batch_timeout, [this, keep = opened_servable] { StartRuns(); });
       }
     }
+    TAKT_RETURN_IF_ERROR(batch->MakeRoom(source));
     batch->Add(source, rows, std::move(entry));
     ++queued_;
     lock.unlock();
@@ -515,6 +632,7 @@ class ParameterQueue final : public BatchQueue {
       part.signature = &signature_;
       part.deadline = parts->entry.deadline;
       part.begin = parts->entry.begin;
+      if (i == 0) part.queue = std::move(parts->entry.queue);  // until its first part runs
       part.done = [parts, i](absl::StatusOr<std::vector<Tensor>> outputs) {
         PartDone(*parts, i, std::move(outputs));
       };

@@ -29,6 +29,8 @@ class Signature;
 inline constexpr std::int64_t kMaxQueuedRequests = 16384;
 // Bytes that the inputs of one automatic batch take at most.
 inline constexpr std::size_t kMaxBatchBytes = 16 << 20;
+// An input that padding would make larger than this in one batch begins another batch.
+inline constexpr std::size_t kMaxPaddedBytes = 256 << 20;
 
 // One request's inputs, wherever they lie. All have `rows` as dimension 0.
 class BatchSource {
@@ -66,6 +68,8 @@ struct BatchEntry {
   std::int64_t first = -1;
   std::int64_t rows = 0;
   std::unique_ptr<std::string> logged_request;  // of a sampled Predict
+  // Where `done`'s caller wants to read how long it waited for its run; null = nowhere.
+  std::shared_ptr<std::chrono::nanoseconds> queue;
 
   bool IsDead(std::chrono::steady_clock::time_point now) const {
     return (deadline.has_value() && *deadline <= now) || (call && call->cancelled());
@@ -114,9 +118,14 @@ std::unique_ptr<BatchQueue> MakeBatchQueue(const BatchingOptions& options,
 // Inputs of several requests side by side.
 class Batch {
  public:
-  // Empty, for rows like those of `source`; `capacity` rows.
+  // Empty, for rows like those of `source`; `capacity` rows. With `pads`, rows whose dimensions
+  // differ fit too: the batch takes the largest of each, and every request's rows are filled up
+  // with the first element of its input, as TensorFlow Serving does.
   static absl::StatusOr<std::unique_ptr<Batch>> Open(const BatchSource& source, std::size_t inputs,
-                                                     std::int64_t capacity);
+                                                     std::int64_t capacity, bool pads = false);
+  // RESOURCE_EXHAUSTED when the memory is not there for rows as large as `source`'s. To be called
+  // before Add where the batch pads.
+  absl::Status MakeRoom(const BatchSource& source);
   // Whether `source`'s rows have this batch's types and shapes, and there is room.
   bool Fits(const BatchSource& source, std::int64_t rows) const;
   void Add(const BatchSource& source, std::int64_t rows, BatchEntry entry);
@@ -147,11 +156,14 @@ class Batch {
     std::shared_ptr<char> data;
     std::vector<std::string> strings;
   };
+  static absl::Status Allocate(Input& input, std::int64_t capacity);
+  void AddPadded(Input& input, const BatchSource& source, std::size_t at, std::int64_t rows);
   Tensor RowsOf(const Input& input, std::int64_t first, std::int64_t rows) const;
   void RunEachAlone(const Servable& servable, const Signature& signature);
 
   std::vector<Input> inputs_;
   std::int64_t capacity_ = 0;
+  bool pads_ = false;
   std::int64_t rows_ = 0;
   std::vector<BatchEntry> entries_;
 };

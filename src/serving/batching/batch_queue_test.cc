@@ -123,14 +123,17 @@ class BatchingTest : public testing::Test {
       }
     });
   }
-  // The first element of each answer, or its error.
-  std::vector<std::string> Answers() {
+  std::vector<std::optional<Outputs>> TakeAnswers() {
     std::unique_lock lock(mutex_);
     EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [&] {
       return std::all_of(answers_.begin(), answers_.end(), [](auto& a) { return a.has_value(); });
     }));
+    return std::exchange(answers_, {});
+  }
+  // The first element of each answer, or its error.
+  std::vector<std::string> Answers() {
     std::vector<std::string> texts;
-    for (auto& answer : answers_) {
+    for (auto& answer : TakeAnswers()) {
       if (!answer.has_value()) {
         texts.push_back("none");
       } else if (!answer->ok()) {
@@ -142,7 +145,6 @@ class BatchingTest : public testing::Test {
                    y.dtype() == DataType::kString ? y.strings()[0] : StrCat(y.as<float>()[0])));
       }
     }
-    answers_.clear();
     return texts;
   }
 
@@ -322,6 +324,93 @@ TEST_F(BatchingTest, ParametersAllowedSizesPad) {
   Send({{{Floats({3, 2}, 1)}, "", {}}, {{Floats({2, 2}, 2)}, "", {}}});
   EXPECT_EQ(Answers(), (std::vector<std::string>{"[3,2] 2", "[2,2] 4"}));
   EXPECT_EQ(runs(), (std::vector<std::int64_t>{8}));
+}
+
+// [rows, width] float32: row r is first + 10 r, first + 10 r + 1, ...
+Tensor Counting(std::int64_t rows, std::int64_t width, float first) {
+  Tensor tensor = Tensor::Allocate(DataType::kFloat, {rows, width}).value();
+  for (std::int64_t i = 0; i < rows * width; ++i) {
+    static_cast<float*>(tensor.mutable_data())[i] =
+        first + static_cast<float>(i / width * 10 + i % width);
+  }
+  return tensor;
+}
+
+TEST_F(BatchingTest, ParametersWithPaddingLengthsShareARunFilledUpWithTheirFirstElement) {
+  BatchingOptions options;
+  options.max_batch_size = 6;
+  options.batch_timeout = std::chrono::minutes(10);
+  options.pad_variable_length_inputs = true;
+  Make(options);
+  // The longest comes in the middle: what was there already grows.
+  Send({{{Counting(2, 2, 1)}, "", {}},
+        {{Counting(1, 4, 100)}, "", {}},
+        {{Counting(1, 1, 1000)}, "", {}},
+        {{Counting(2, 3, 5000)}, "", {}}});
+  const std::vector<std::optional<Outputs>> answers = TakeAnswers();
+  EXPECT_EQ(runs(), (std::vector<std::int64_t>{6}));
+  const std::vector<std::vector<float>> doubled = {
+      {2, 4, 2, 2, 22, 24, 2, 2},
+      {200, 202, 204, 206},
+      {2000, 2000, 2000, 2000},
+      {10000, 10002, 10004, 10000, 10020, 10022, 10024, 10000}};
+  for (std::size_t i = 0; i < doubled.size(); ++i) {
+    ASSERT_TRUE(answers[i]->ok()) << answers[i]->status();
+    const Tensor& y = (**answers[i])[0];
+    EXPECT_EQ(y.dims()[1], 4);
+    EXPECT_EQ(std::vector<float>(y.as<float>(), y.as<float>() + y.elements()), doubled[i]) << i;
+  }
+}
+
+TEST_F(BatchingTest, ParametersPaddingHasALimit) {
+  BatchingOptions options;
+  options.max_batch_size = 4;
+  options.batch_timeout = std::chrono::milliseconds(1);
+  options.pad_variable_length_inputs = true;
+  Make(options);
+  const auto longest = static_cast<std::int64_t>(kMaxPaddedBytes / sizeof(float) / 2);
+  Send({{{Counting(1, 2, 1)}, "", {}}, {{Counting(1, longest + 1, 1)}, "", {}}});
+  Answers();
+  EXPECT_EQ(runs(), (std::vector<std::int64_t>{1, 1}));
+}
+
+TEST(PaddedBatch, KeepsEveryDimensionsCorner) {
+  // [1, 2, 1, 2] and [1, 1, 2, 1] int32, and [1, 1], [1, 2] strings.
+  auto numbers = [](Dims dims, std::vector<std::int32_t> values) {
+    Tensor tensor = Tensor::Allocate(DataType::kInt32, std::move(dims)).value();
+    std::copy(values.begin(), values.end(), static_cast<std::int32_t*>(tensor.mutable_data()));
+    return tensor;
+  };
+  const std::vector<Tensor> first = {numbers({1, 2, 1, 2}, {1, 2, 3, 4}),
+                                     Tensor::FromStrings({1, 1}, {"a"})};
+  const std::vector<Tensor> second = {numbers({1, 1, 2, 1}, {7, 8}),
+                                      Tensor::FromStrings({1, 2}, {"b", "c"})};
+  const auto batch = Batch::Open(TensorSource(first), 2, 2, true).value();
+  FakeModel model;
+  const TensorInfo n{"n", "n:0", DataType::kInt32, true, {}};
+  const TensorInfo s{"s", "s:0", DataType::kString, true, {}};
+  std::vector<Tensor> seen;
+  model.signatures.push_back(
+      {{"serving_default", "", {n, s}, {n, s}}, [&](std::span<const Tensor> in) -> Outputs {
+         seen.assign(in.begin(), in.end());
+         return seen;
+       }});
+  const auto servable = Servable::Create(std::make_unique<FakeSession>(model), {}, nullptr).value();
+  for (const std::vector<Tensor>& inputs : {first, second}) {
+    ASSERT_TRUE(batch->Fits(TensorSource(inputs), 1));
+    ASSERT_TRUE(batch->MakeRoom(TensorSource(inputs)).ok());
+    BatchEntry entry;
+    entry.client = &DoneClient::Instance();
+    entry.done = [](const Outputs& outputs) { EXPECT_TRUE(outputs.ok()); };
+    batch->Add(TensorSource(inputs), 1, std::move(entry));
+  }
+  EXPECT_FALSE(batch->Fits(TensorSource({numbers({1, 2}, {1, 2}), first[1]}), 1));
+  EXPECT_TRUE(batch->Run(*servable, *servable->FindSignature(""), 2));
+  ASSERT_EQ(seen.size(), 2U);
+  EXPECT_EQ(seen[0].dims(), (Dims{2, 2, 2, 2}));
+  EXPECT_EQ(std::vector<std::int32_t>(seen[0].as<std::int32_t>(), seen[0].as<std::int32_t>() + 16),
+            (std::vector<std::int32_t>{1, 2, 1, 1, 3, 4, 1, 1, 7, 7, 8, 7, 7, 7, 7, 7}));
+  EXPECT_EQ(seen[1].strings(), (std::vector<std::string>{"a", "a", "b", "c"}));
 }
 
 TEST_F(BatchingTest, ParametersAFullQueueAndATooLargeRequestAreRefused) {

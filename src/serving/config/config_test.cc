@@ -187,5 +187,53 @@ TEST(MonitoringAndTls, AreReadAndChecked) {
   EXPECT_FALSE(ParseSslConfig("server_key: 'k' server_cert: 'c' client_verify: true").ok());
 }
 
+TEST(PlatformConfigFile, IsReadForTensorflow) {
+  const PlatformOptions options = ParsePlatformConfig(R"(
+    platform_configs { key: "tensorflow" value { source_adapter_config {
+      [type.googleapis.com/tensorflow.serving.SavedModelBundleSourceAdapterConfig] {
+        legacy_config {
+          session_config { intra_op_parallelism_threads: 3 gpu_options { allow_growth: true } }
+          batching_parameters { max_batch_size { value: 64 } allowed_batch_sizes: 8
+                                allowed_batch_sizes: 64 }
+          saved_model_tags: "serve" saved_model_tags: "gpu"
+          enable_model_warmup: true model_warmup_options { num_request_iterations { value: 2 } }
+          session_target: "local" enable_session_metadata: true
+        } } } } }
+    platform_configs { key: "other" value { } })")
+                                      .value();
+  ASSERT_TRUE(options.batching.has_value());
+  EXPECT_EQ(options.batching->max_batch_size, 64);
+  EXPECT_THAT(options.batching->allowed_batch_sizes, ElementsAre(8, 64));
+  EXPECT_THAT(options.tags, ElementsAre("serve", "gpu"));
+  EXPECT_TRUE(options.warmup);
+  EXPECT_EQ(options.warmup_iterations, 2);
+  EXPECT_FALSE(options.session_config.empty());
+  EXPECT_THAT(options.no_meaning,
+              ElementsAre("platform \"other\"", "session_target", "enable_session_metadata"));
+}
+
+TEST(PlatformConfigFile, WhatIsWrongIsNamed) {
+  const struct {
+    const char* text;
+    const char* says;
+  } kCases[] = {
+      {"platform_configs { key: \"tensorflow\" value { sourc",
+       "Error parsing text-format "
+       "tensorflow.serving.PlatformConfigMap"},
+      {"", "PlatformConfigMap has no entry for platform tensorflow"},
+      {"platform_configs { key: \"tensorflow\" value { } }", "got \"\""},
+      {"platform_configs { key: \"tensorflow\" value { source_adapter_config { "
+       "[type.googleapis.com/tensorflow.serving.SavedModelBundleSourceAdapterConfig] { "
+       "legacy_config { batching_parameters { max_batch_size { value: -1 } } } } } } }",
+       "max_batch_size"},
+      {"platform_configs { key: \"tensorflow\" value { source_adapter_config { "
+       "[type.googleapis.com/tensorflow.serving.Other] { } } } }",
+       "tensorflow.serving.Other"},
+  };
+  for (const auto& c : kCases) {
+    EXPECT_THAT(Message(ParsePlatformConfig(c.text).status()), HasSubstr(c.says)) << c.text;
+  }
+}
+
 }  // namespace
 }  // namespace takt::serving

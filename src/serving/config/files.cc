@@ -24,12 +24,27 @@ class FirstError final : public google::protobuf::io::ErrorCollector {
   std::string text_;
 };
 
+// Where a text file opens an Any, its type is ours of the same name: the original's is in no
+// package.
+class AnyFinder final : public google::protobuf::TextFormat::Finder {
+ public:
+  const google::protobuf::Descriptor* FindAnyType(const google::protobuf::Message& message,
+                                                  const std::string& prefix,
+                                                  const std::string& name) const override {
+    const auto* own = files::SavedModelBundleSourceAdapterConfig::descriptor();
+    if (name == StrCat("tensorflow.serving.", own->name())) return own;
+    return Finder::FindAnyType(message, prefix, name);
+  }
+};
+
 template <typename Message>
 absl::StatusOr<Message> ParseText(std::string_view text, std::string_view name) {
   Message message;
   FirstError error;
+  const AnyFinder finder;
   google::protobuf::TextFormat::Parser parser;
   parser.RecordErrorsTo(&error);
+  parser.SetFinder(&finder);
   if (!parser.ParseFromString(std::string(text), &message)) {
     return absl::InvalidArgumentError(
         StrCat("Error parsing text-format ", name, ": ", error.text()));
@@ -83,6 +98,30 @@ absl::Status CheckPlatform(const tfs::ModelConfig& model) {
       StrCat("PlatformConfigMap has no entry for platform ", model.model_platform()));
 }
 #pragma GCC diagnostic pop
+
+absl::StatusOr<BatchingOptions> BatchingFrom(const files::BatchingParameters& parameters) {
+  BatchingOptions options;
+  if (parameters.has_max_batch_size()) {
+    options.max_batch_size = parameters.max_batch_size().value();
+  }
+  if (parameters.has_batch_timeout_micros()) {
+    options.batch_timeout = std::chrono::microseconds(parameters.batch_timeout_micros().value());
+  }
+  if (parameters.has_max_enqueued_batches()) {
+    options.max_enqueued_batches = parameters.max_enqueued_batches().value();
+  }
+  if (parameters.has_num_batch_threads()) {
+    options.num_batch_threads = static_cast<int>(parameters.num_batch_threads().value());
+  }
+  options.thread_pool_name = parameters.thread_pool_name().value();
+  options.allowed_batch_sizes.assign(parameters.allowed_batch_sizes().begin(),
+                                     parameters.allowed_batch_sizes().end());
+  options.pad_variable_length_inputs = parameters.pad_variable_length_inputs();
+  options.enable_large_batch_splitting = parameters.enable_large_batch_splitting().value();
+  options.max_execution_batch_size = parameters.max_execution_batch_size().value();
+  TAKT_RETURN_IF_ERROR(Validate(options));
+  return options;
+}
 
 }  // namespace
 
@@ -147,26 +186,48 @@ absl::StatusOr<BatchingOptions> ParseBatchingParameters(std::string_view text) {
   TAKT_ASSIGN_OR_RETURN(
       const files::BatchingParameters parameters,
       ParseText<files::BatchingParameters>(text, "tensorflow.serving.BatchingParameters"));
-  BatchingOptions options;
-  if (parameters.has_max_batch_size()) {
-    options.max_batch_size = parameters.max_batch_size().value();
+  return BatchingFrom(parameters);
+}
+
+absl::StatusOr<PlatformOptions> ParsePlatformConfig(std::string_view text) {
+  TAKT_ASSIGN_OR_RETURN(
+      const files::PlatformConfigMap map,
+      ParseText<files::PlatformConfigMap>(text, "tensorflow.serving.PlatformConfigMap"));
+  const auto platform = map.platform_configs().find("tensorflow");
+  if (platform == map.platform_configs().end()) {
+    return absl::FailedPreconditionError("PlatformConfigMap has no entry for platform tensorflow");
   }
-  if (parameters.has_batch_timeout_micros()) {
-    options.batch_timeout = std::chrono::microseconds(parameters.batch_timeout_micros().value());
+  PlatformOptions options;
+  for (const auto& [name, config] : map.platform_configs()) {
+    if (name != "tensorflow") options.no_meaning.push_back(StrCat("platform \"", name, "\""));
   }
-  if (parameters.has_max_enqueued_batches()) {
-    options.max_enqueued_batches = parameters.max_enqueued_batches().value();
+  files::SavedModelBundleSourceAdapterConfig adapter;
+  const google::protobuf::Any& any = platform->second.source_adapter_config();
+  if (any.type_url().ends_with("/tensorflow.serving.SavedModelBundleSourceAdapterConfig")) {
+    if (!adapter.ParseFromString(any.value())) {
+      return absl::InvalidArgumentError("PlatformConfigMap: source_adapter_config does not parse");
+    }
+  } else {
+    return absl::InvalidArgumentError(
+        StrCat("PlatformConfigMap: source_adapter_config: expected a "
+               "tensorflow.serving.SavedModelBundleSourceAdapterConfig, got \"",
+               any.type_url(), "\""));
   }
-  if (parameters.has_num_batch_threads()) {
-    options.num_batch_threads = static_cast<int>(parameters.num_batch_threads().value());
+  const files::SessionBundleConfig& bundle = adapter.legacy_config();
+  if (bundle.has_batching_parameters()) {
+    TAKT_ASSIGN_OR_RETURN(options.batching, BatchingFrom(bundle.batching_parameters()));
   }
-  options.thread_pool_name = parameters.thread_pool_name().value();
-  options.allowed_batch_sizes.assign(parameters.allowed_batch_sizes().begin(),
-                                     parameters.allowed_batch_sizes().end());
-  options.pad_variable_length_inputs = parameters.pad_variable_length_inputs();
-  options.enable_large_batch_splitting = parameters.enable_large_batch_splitting().value();
-  options.max_execution_batch_size = parameters.max_execution_batch_size().value();
-  TAKT_RETURN_IF_ERROR(Validate(options));
+  options.session_config = bundle.session_config().SerializeAsString();
+  options.tags.assign(bundle.saved_model_tags().begin(), bundle.saved_model_tags().end());
+  options.warmup = bundle.enable_model_warmup();
+  options.warmup_iterations = bundle.model_warmup_options().num_request_iterations().value();
+  std::vector<const google::protobuf::FieldDescriptor*> fields;
+  bundle.GetReflection()->ListFields(bundle, &fields);
+  for (const auto* field : fields) {
+    if (field->number() >= files::SessionBundleConfig::kSessionTargetFieldNumber) {
+      options.no_meaning.push_back(field->name());
+    }
+  }
   return options;
 }
 

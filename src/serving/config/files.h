@@ -2,6 +2,7 @@
 // the file's text; none touches the disk or keeps anything.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,18 @@ struct MonitoringOptions {
   std::string path = "/monitoring/prometheus/metrics";
 };
 absl::StatusOr<MonitoringOptions> ParseMonitoringConfig(std::string_view text);
+
+// --platform_config_file: what it says of the platform "tensorflow".
+struct PlatformOptions {
+  std::optional<BatchingOptions> batching;
+  std::string session_config;     // tensorflow.ConfigProto, serialised
+  std::vector<std::string> tags;  // none = the flag's
+  bool warmup = false;
+  int warmup_iterations = 0;            // 0 = once
+  std::vector<std::string> no_meaning;  // what else it says
+};
+// FAILED_PRECONDITION, as the original has it, when it has no entry for "tensorflow".
+absl::StatusOr<PlatformOptions> ParsePlatformConfig(std::string_view text);
 
 absl::StatusOr<net::TlsOptions> ParseSslConfig(std::string_view text);
 

@@ -18,6 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     case 1:
       static_cast<void>(ParseBatchingParameters(text));
+      static_cast<void>(ParsePlatformConfig(text));
       break;
     case 2:
       static_cast<void>(ParseMonitoringConfig(text));

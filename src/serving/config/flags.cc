@@ -81,9 +81,8 @@ const FlagRow kRows[] = {
      "threads over operations; 0 = cores"},
     {"tensorflow_session_config_file", &Flags::tensorflow_session_config_file,
      "tensorflow.ConfigProto as text"},
-    {"platform_config_file", &Flags::platform_config_file, "PlatformConfigMap as text",
-     "its session settings are --tensorflow_session_config_file's, its batching "
-     "--batching_parameters_file's"},
+    {"platform_config_file", &Flags::platform_config_file,
+     "PlatformConfigMap as text: session, batching, tags and warm-up in place of their flags"},
     {"per_process_gpu_memory_fraction", &Flags::per_process_gpu_memory_fraction,
      "part of each GPU's memory that may be taken; 0 = as needed"},
     {"mixed_precision", &Flags::mixed_precision, "automatic mixed precision: bfloat16"},

@@ -1,6 +1,7 @@
 // An engine for tests: models are C++ functions, loads and runs can be made to fail or to wait.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -30,20 +31,30 @@ class FakeSession final : public Session {
   const std::vector<std::pair<std::string, std::string>>& serialized_signatures() const override {
     return serialized_;
   }
-  // A plan belongs to the signature whose tensor names it is asked with.
+  // A plan belongs to the signature whose tensor names it is asked with, or to several of the same
+  // inputs, with the outputs of one after those of the other.
   absl::StatusOr<std::unique_ptr<Plan>> Prepare(std::vector<std::string> feeds,
                                                 std::vector<std::string> fetches) override {
-    for (auto& [def, function] : model_.signatures) {
-      std::vector<std::string> in;
-      std::vector<std::string> out;
-      for (const TensorInfo& info : def.inputs) in.push_back(info.tensor_name);
-      for (const TensorInfo& info : def.outputs) out.push_back(info.tensor_name);
-      if (in != feeds || out != fetches) continue;
-      auto plan = std::make_unique<FakePlan>();
-      plan->function = function;
-      return plan;
+    auto plan = std::make_unique<FakePlan>();
+    std::span<const std::string> rest = fetches;
+    while (!rest.empty()) {
+      const auto before = rest.size();
+      for (auto& [def, function] : model_.signatures) {
+        std::vector<std::string> in;
+        std::vector<std::string> out;
+        for (const TensorInfo& info : def.inputs) in.push_back(info.tensor_name);
+        for (const TensorInfo& info : def.outputs) out.push_back(info.tensor_name);
+        if (in != feeds || out.size() > rest.size() || out.empty()) continue;
+        if (!std::equal(out.begin(), out.end(), rest.begin())) continue;
+        plan->functions.push_back(function);
+        rest = rest.subspan(out.size());
+        break;
+      }
+      if (rest.size() == before) {
+        return absl::InvalidArgumentError("no signature has these tensors");
+      }
     }
-    return absl::InvalidArgumentError("no signature has these tensors");
+    return plan;
   }
   absl::StatusOr<std::vector<Tensor>> Run(const Plan& plan, std::span<const Tensor> inputs,
                                           const RunOptions& options) override {
@@ -51,13 +62,18 @@ class FakeSession final : public Session {
     if (options.deadline.has_value() && *options.deadline <= std::chrono::steady_clock::now()) {
       return absl::DeadlineExceededError("the deadline passed before the run");
     }
-    return static_cast<const FakePlan&>(plan).function(inputs);
+    std::vector<Tensor> outputs;
+    for (const FakeFunction& function : static_cast<const FakePlan&>(plan).functions) {
+      TAKT_ASSIGN_OR_RETURN(std::vector<Tensor> own, function(inputs));
+      outputs.insert(outputs.end(), own.begin(), own.end());
+    }
+    return outputs;
   }
   int runs() const { return runs_; }
 
  private:
   struct FakePlan final : Plan {
-    FakeFunction function;
+    std::vector<FakeFunction> functions;
   };
   FakeModel model_;
   std::vector<SignatureDef> defs_;

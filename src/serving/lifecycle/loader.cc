@@ -49,14 +49,14 @@ absl::Status Replay(const std::shared_ptr<Servable>& servable, const tfs::Predic
       const tfs::ClassificationRequest& request = log.classify_log().request();
       return Await<tfs::ClassificationResult>([&](auto done) {
         RunClassify(servable, request.model_spec().signature_name(), request.input(), options,
-                    std::nullopt, std::move(done));
+                    InferenceTerms(), std::move(done));
       });
     }
     case tfs::PredictionLog::kRegressLog: {
       const tfs::RegressionRequest& request = log.regress_log().request();
       return Await<tfs::RegressionResult>([&](auto done) {
         RunRegress(servable, request.model_spec().signature_name(), request.input(), options,
-                   std::nullopt, std::move(done));
+                   InferenceTerms(), std::move(done));
       });
     }
     case tfs::PredictionLog::kMultiInferenceLog:
