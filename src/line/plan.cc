@@ -103,6 +103,53 @@ std::string WaitsFor(const DesiredApp& desired, const DesiredService& service,
   return held == nullptr ? "" : *held;
 }
 
+// Who has a port that `service` wants and the runtime therefore refuses it.
+std::vector<std::string> InTheWay(const DesiredService& service, const ObservedApp& observed) {
+  std::vector<std::string> owners;
+  if (!observed.held.contains(service.spec.service)) return owners;
+  for (const auto& [owner, status] : observed.services) {
+    if (owner == service.spec.service) continue;
+    const bool owns = std::any_of(
+        status->instances.begin(), status->instances.end(), [&](const InstanceStatus& instance) {
+          if (!IsLive(instance) && instance.state != InstanceState::kBackingOff) return false;
+          for (const runtime::Endpoint& endpoint : instance.endpoints) {
+            for (const runtime::PortMapping& port : service.spec.ports) {
+              if (port.published == endpoint.port && port.protocol == endpoint.protocol) {
+                return true;
+              }
+            }
+          }
+          return false;
+        });
+    if (owns) owners.push_back(owner);
+  }
+  return owners;
+}
+
+// Services that are refused because each has a port that the next one wants, round in a circle
+// (two that swap their ports): one has to stop, the first by name, or all would wait for ever.
+std::set<std::string> StopToFreePorts(const DesiredApp& desired, const ObservedApp& observed) {
+  std::map<std::string, std::vector<std::string>> owners;
+  for (const DesiredService& service : desired.services) {
+    owners[service.spec.service] = InTheWay(service, observed);
+  }
+  std::set<std::string> stops;
+  for (const auto& [name, first] : owners) {
+    std::set<std::string> reached;
+    std::vector<std::string> open = first;
+    while (!open.empty()) {
+      const std::string next = open.back();
+      open.pop_back();
+      if (!reached.insert(next).second || !owners.contains(next)) continue;
+      open.insert(open.end(), owners[next].begin(), owners[next].end());
+    }
+    const bool broken = std::any_of(reached.begin(), reached.end(),
+                                    [&](const std::string& s) { return stops.contains(s); });
+    if (reached.contains(name) && !broken) stops.insert(name);
+  }
+  return stops;
+}
+
 std::string Seconds(std::chrono::system_clock::duration duration) {
   double seconds = std::max(0.0, std::chrono::duration<double>(duration).count());
   if (seconds < 10) return StrCat(std::round(seconds * 10) / 10, " s");
@@ -159,6 +206,7 @@ Plan MakePlan(const DesiredApp& desired, const std::map<std::string, Handed>& ha
     return plan;
   }
 
+  const std::set<std::string> stops = StopToFreePorts(desired, observed);
   for (const DesiredService& service : desired.services) {
     const std::string& name = service.spec.service;
     const Handed* known = FindOrNull(handed, name);
@@ -172,6 +220,8 @@ Plan MakePlan(const DesiredApp& desired, const std::map<std::string, Handed>& ha
     if (!NeedsDeploy(service, known, status)) continue;
     std::string waits = WaitsFor(desired, service, handed, observed);
     if (!waits.empty()) {
+      if (stops.contains(name) && !status->stopped)
+        plan.actions.push_back({Action::Kind::kStop, name, 0});
       plan.waiting[name] = std::move(waits);
       continue;
     }

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <tuple>
+
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 
@@ -259,6 +262,24 @@ const PlanCase kPlans[] = {
        w.held["db"] = "port 9000 is taken by app serving";
      },
      "| db: port 9000 is taken by app serving"},
+    {"of three that want each other's ports one stops",
+     [](World& w) {
+       for (const auto& [name, has, wants] : {std::tuple{"a", 1, 2}, {"b", 2, 3}, {"c", 3, 1}}) {
+         w.Want(name, 2).spec.ports = {{"", static_cast<std::uint16_t>(wants), 80, "tcp"}};
+         w.Has(name, 1, 2, InstanceState::kRunning).endpoints = {
+             {"127.0.0.1", static_cast<std::uint16_t>(has), 80, "tcp"}};
+         w.held[name] = "taken";
+       }
+     },
+     "stop a, | a: taken, | b: taken, | c: taken"},
+    {"one that waits for a port alone stops nobody",
+     [](World& w) {
+       w.Want("a", 2).spec.ports = {{"", 2, 80, "tcp"}};
+       w.Want("b");
+       w.Has("b", 1, 2, InstanceState::kRunning).endpoints = {{"127.0.0.1", 2, 80, "tcp"}};
+       w.held["a"] = "taken";
+     },
+     "| a: taken"},
 };
 
 TEST(MakePlan, Table) {
