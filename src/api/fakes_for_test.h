@@ -136,6 +136,9 @@ class ScriptedLine final : public line::Line {
     }
     return absl::NotFoundError("no revision");
   }
+  absl::Status Scale(const std::string&, const std::string&, int, const std::string&) override {
+    return absl::OkStatus();
+  }
   absl::StatusOr<line::App> Stop(const std::string& name) override { return Halt(name, true); }
   absl::StatusOr<line::App> Start(const std::string& name) override { return Halt(name, false); }
   absl::StatusOr<line::Removal> PreviewRemove(const std::string& name) override {

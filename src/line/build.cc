@@ -35,6 +35,12 @@ class Builder {
       return false;
     }
     ApplyVolumeOptions(configuration.volume_options, built_.spec);
+    for (templates::ServiceSpec& service : built_.spec.services) {
+      if (!service.scaling) continue;
+      const auto now = input_.scaled.find(service.name);
+      service.replicas = std::clamp(now == input_.scaled.end() ? service.replicas : now->second,
+                                    service.scaling->min_instances, service.scaling->max_instances);
+    }
     for (const templates::ServiceSpec& service : built_.spec.services) {
       runtime::ImageInfo image = ResolveImage(service, examine);
       built_.digests[service.name] = image.digest;
@@ -253,6 +259,7 @@ class Builder {
     for (const DesiredService& service : built_.services) {
       if (IsCurrent(service)) continue;
       runtime::ServiceSpec spec = service.spec;
+      spec.replicas = service.most_replicas;
       if (!input_.will_run) spec.ports.clear();
       // What the app has now it may keep, also for another of its services.
       std::erase_if(spec.ports, [&](const runtime::PortMapping& port) {

@@ -42,6 +42,8 @@ struct BuildInput {
   std::map<std::string, Pin> pins;
   // What the app is now (null: nothing): only what differs from it is checked against the runtime.
   const std::vector<DesiredService>* current = nullptr;
+  // Instances that a service with scaling has now; others have what the template says.
+  std::map<std::string, int> scaled;
   std::vector<const DesiredService*> others;  // of running apps: whose ports are taken
   bool will_run = true;  // false: the app is stopped, so its ports are not needed now
 };

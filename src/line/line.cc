@@ -140,7 +140,7 @@ class LineImpl final : public Line {
       entry.created_at = std::move(row.created_at);
       entry.updated_at = std::move(row.updated_at);
       entry.handed = std::move(row.handed);
-      Adopt(entry, Reinterpret(row.name, row.revision), row.name, row.revision);
+      Adopt(entry, Reinterpret(row.name, row.revision, entry.handed), row.name, row.revision);
       entry.desired.stopped = row.stopped;
       entry.desired.removing = row.removing;
       apps_[row.name] = std::move(entry);
@@ -224,6 +224,41 @@ class LineImpl final : public Line {
     ApplyOptions with_reason = options;
     if (with_reason.why.empty()) with_reason.why = StrCat("rollback to revision ", number);
     return Change(name, target.configuration, with_reason, &target);
+  }
+
+  absl::Status Scale(const std::string& name, const std::string& service_name, int instances,
+                     const std::string& why) override {
+    std::lock_guard change(change_mutex_);
+    TAKT_ASSIGN_OR_RETURN(AppEntry * entry, FindChangeable(name));
+    std::lock_guard lock(mutex_);
+    const auto desired =
+        std::find_if(entry->desired.services.begin(), entry->desired.services.end(),
+                     [&](const DesiredService& each) { return each.spec.service == service_name; });
+    const auto spec =
+        std::find_if(entry->spec.services.begin(), entry->spec.services.end(),
+                     [&](const templates::ServiceSpec& each) { return each.name == service_name; });
+    if (desired == entry->desired.services.end() || spec == entry->spec.services.end()) {
+      return absl::NotFoundError(StrCat("app \"", name, "\" has no service ", service_name));
+    }
+    if (!spec->scaling || entry->desired.stopped) {
+      return absl::FailedPreconditionError(
+          StrCat("app \"", name, "\" service ", service_name,
+                 entry->desired.stopped ? " is stopped" : " has no auto scaling labels"));
+    }
+    if (instances < spec->scaling->min_instances || instances > spec->scaling->max_instances) {
+      return absl::InvalidArgumentError(StrCat(
+          "app \"", name, "\" service ", service_name, ": expected ", spec->scaling->min_instances,
+          " to ", spec->scaling->max_instances, " instances, got ", instances));
+    }
+    if (instances == spec->replicas) return absl::OkStatus();
+    TAKT_RETURN_IF_ERROR(
+        store_->AddEvent(MakeEvent(name, "scaled",
+                                   StrCat("service ", service_name, " scaled from ", spec->replicas,
+                                          " to ", instances, " instances", Because(why)))));
+    spec->replicas = instances;
+    *desired = Translate(name, entry->spec, *spec, desired->spec.image_digest);
+    Changed(name, *entry);
+    return absl::OkStatus();
   }
 
   absl::StatusOr<App> Stop(const std::string& name) override {
@@ -830,16 +865,21 @@ class LineImpl final : public Line {
     if (current != nullptr) {
       input.current = &current->desired.services;
       input.will_run = !current->desired.stopped;
+      for (const DesiredService& service : current->desired.services) {
+        input.scaled[service.spec.service] = service.spec.replicas;
+      }
     }
     return Build(input, runtime_, volumes_);
   }
 
-  Built Reinterpret(const std::string& name, const Revision& revision) {
+  Built Reinterpret(const std::string& name, const Revision& revision,
+                    const std::map<std::string, Handed>& handed) {
     BuildInput input;
     input.app = name;
     input.configuration = &revision.configuration;
     input.project_dir = ProjectDir(name);
     for (const auto& [service, digest] : revision.image_digests) input.pins[service] = {"", digest};
+    for (const auto& [service, last] : handed) input.scaled[service] = last.replicas;
     return Rebuild(input, runtime_);
   }
 

@@ -200,6 +200,12 @@ class Line {
                                                    const Configuration& configuration) = 0;
   virtual absl::StatusOr<App> Rollback(const std::string& name, int revision,
                                        const ApplyOptions& options) = 0;
+  // Another number of instances of a service that has auto scaling, with an event that says why:
+  // "scaled from 1 to 2 instances: WHY". What runs goes on. It stays over new revisions and
+  // restarts of the daemon, within the limits of the labels. NOT_FOUND, FAILED_PRECONDITION where
+  // the service has no scaling or the app is stopped, INVALID_ARGUMENT outside the limits.
+  virtual absl::Status Scale(const std::string& name, const std::string& service, int instances,
+                             const std::string& why) = 0;
   virtual absl::StatusOr<App> Stop(const std::string& name) = 0;
   virtual absl::StatusOr<App> Start(const std::string& name) = 0;  // also re-runs what completed
   virtual absl::StatusOr<Removal> PreviewRemove(const std::string& name) = 0;

@@ -16,8 +16,8 @@
 //   APP.SERVICE good|bad [WHY] missing IMAGE | digest IMAGE DIGEST [ROLE] | take PORT BY | refuse
 //   CODE MESSAGE (next Deploy) advance 3s | restart               (a new daemon) hold | go the loop
 //   stands still | goes on die before|after deploy|stop|remove   the next such call kills the
-//   daemon; a new one starts remark APP SERVICE TEXT show APP | apps | history APP | events [APP]
-//   (since last asked) | started (since last asked) users VOLUME
+//   daemon; a new one starts remark APP SERVICE TEXT scale APP SERVICE N WHY show APP | apps |
+//   history APP | events [APP] (since last asked) | started (since last asked) users VOLUME
 #include <gtest/gtest.h>
 
 #include <cctype>
@@ -109,6 +109,10 @@ class Story {
         {"go", [](Story& s) { s.held_ = false; }},
         {"die", [](Story& s) { s.Die(); }},
         {"remark", [](Story& s) { s.world_.line->SetRemark(s.Word(1), s.Word(2), s.Rest(3)); }},
+        {"scale",
+         [](Story& s) {
+           s.Say(s.world_.line->Scale(s.Word(1), s.Word(2), std::stoi(s.Word(3)), s.Rest(4)));
+         }},
         {"show", [](Story& s) { s.Show(); }},
         {"apps", [](Story& s) { s.Apps(); }},
         {"history", [](Story& s) { s.History(); }},

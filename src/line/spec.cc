@@ -203,6 +203,7 @@ DesiredService Translate(const std::string& app, const templates::AppSpec& app_s
   to.extra_hosts = from.extra_hosts;
   to.links = NamesSeen(app_spec, from);
   service.depends_on = from.depends_on;
+  service.most_replicas = from.scaling ? from.scaling->max_instances : to.replicas;
 
   const std::size_t prefix = std::string_view("services.").size() + from.name.size() + 1;
   for (const auto& [path, value] : Flatten(service)) {
@@ -347,9 +348,10 @@ absl::Status CheckPorts(const std::vector<DesiredService>& services,
                SameAddress(other.host_ip, port.host_ip);
       };
       std::string place = StrCat("services.", spec.service, ".ports[", p, "]: ");
-      if (spec.replicas > 1) {
+      if (services[i].most_replicas > 1) {
         return absl::InvalidArgumentError(
-            StrCat(place, spec.replicas, " instances cannot all publish port ", port.published,
+            StrCat(place, services[i].most_replicas > spec.replicas ? "up to " : "",
+                   services[i].most_replicas, " instances cannot all publish port ", port.published,
                    "; publish any free port (\"", port.target, "\" alone) or run one instance"));
       }
       for (std::size_t j = 0; j <= i; ++j) {

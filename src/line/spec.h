@@ -31,6 +31,7 @@ struct DesiredService {
   std::string identity;
   // The rest, which applies to what runs: replicas, labels, restart policy.
   std::string settings;
+  int most_replicas = 1;  // that there may be: scaling's limit, else spec.replicas
 };
 
 DesiredService Translate(const std::string& app, const templates::AppSpec& spec,

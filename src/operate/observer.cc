@@ -77,6 +77,10 @@ absl::StatusOr<std::unique_ptr<Observer>> Observer::Open(
                                                     [&] { return Runs::Open(path("runs.db")); }));
   self->gpus_ = nvml.empty() ? std::make_unique<metrics::GpuReader>()
                              : std::make_unique<metrics::GpuReader>(nvml);
+  self->scaler_ = std::make_unique<Scaler>(
+      *self->metrics_, clock,
+      [&line](const std::string& app, const std::string& service, int instances,
+              const std::string& why) { return line.Scale(app, service, instances, why); });
   self->collector_ = std::make_unique<logs::Collector>(
       runtime, *self->logs_,
       [observer = self.get()](const std::string& app, const std::string& service) {
@@ -353,9 +357,25 @@ void Observer::Diagnose() {
   }
 }
 
+void Observer::ScaleServices() {
+  const std::vector<line::App> apps = line_.List();
+  const bool any = std::any_of(apps.begin(), apps.end(), [](const line::App& app) {
+    return std::any_of(app.services.begin(), app.services.end(),
+                       [](const line::ServiceView& s) { return s.spec.scaling.has_value(); });
+  });
+  if (!any) return;
+  Scaler::Machine machine{.cores = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN))};
+  const auto total =
+      metrics_->Newest("takt_node_memory_bytes", {{"kind", metrics::Matcher::Op::kEqual, "total"}},
+                       std::chrono::milliseconds(std::chrono::minutes(1)).count());
+  if (!total.empty()) machine.memory_bytes = total[0].sample.value;
+  scaler_->Step(apps, machine);
+}
+
 void Observer::SampleLoop() {
   auto next_sample = clock_.Steady(), next_learning = next_sample;
   auto next_diagnosis = next_sample + kDiagnoseInterval;
+  auto next_scaling = next_sample + kScaleInterval;
   do {
     const auto now = clock_.Steady();
     if (now >= next_sample) {
@@ -374,6 +394,10 @@ void Observer::SampleLoop() {
     if (now >= next_diagnosis) {
       Diagnose();
       next_diagnosis = now + kDiagnoseInterval;
+    }
+    if (now >= next_scaling) {
+      ScaleServices();
+      next_scaling = now + kScaleInterval;
     }
     Warn(metrics_->Tend());
   } while (

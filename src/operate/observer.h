@@ -1,5 +1,6 @@
 // Sees what the line does: brings logs, samples and training events of every app into their stores.
-// It changes nothing about an app; what is seen is asked of the stores themselves.
+// It changes nothing about an app but the number of instances of a service that asks for scaling;
+// what is seen is asked of the stores themselves.
 //
 // Threads: the log collector's, one that samples and reads training events, one that scrapes
 // (a target that hangs delays nobody else). All end in the destructor.
@@ -32,6 +33,7 @@
 #include "operate/doctor.h"
 #include "operate/paths.h"
 #include "operate/runs.h"
+#include "operate/scaler.h"
 #include "runtime/runtime.h"
 #include "storage/volumes.h"
 
@@ -101,6 +103,7 @@ class Observer {
   void Sample();
   void ReadLearning(const std::string& app);
   void Diagnose();
+  void ScaleServices();
   void ScrapeLoop();
   std::vector<Target> Targets();
   absl::StatusOr<metrics::Exposition> Ask(const Target& target, Known& known);
@@ -123,7 +126,8 @@ class Observer {
   std::unique_ptr<Runs> runs_;
   std::unique_ptr<metrics::GpuReader> gpus_;
   std::unique_ptr<logs::Collector> collector_;
-  Doctor doctor_;  // the sampling thread's
+  Doctor doctor_;                   // the sampling thread's
+  std::unique_ptr<Scaler> scaler_;  // the sampling thread's
 
   std::mutex mutex_;
   std::condition_variable wake_;

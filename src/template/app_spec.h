@@ -72,6 +72,16 @@ struct LogStore {
   bool operator==(const LogStore&) const = default;
 };
 
+// How many instances a service has, by what they use (aliyun.auto_scaling.*, takt.auto_scaling.*).
+// Per cent of what an instance may use: of its limit, else of the machine.
+struct AutoScaling {
+  std::optional<int> max_cpu, max_memory;  // above one of them for long: `step` instances more
+  std::optional<int> min_cpu, min_memory;  // below all of them for long: `step` instances fewer
+  int step = 1;
+  int min_instances = 1, max_instances = 10;
+  bool operator==(const AutoScaling&) const = default;
+};
+
 struct ServiceSpec {
   std::string name;
   std::string image;
@@ -108,6 +118,7 @@ struct ServiceSpec {
   // Content of configs and secrets, by path in the instance.
   std::map<std::string, std::string> files;
   // From labels.
+  std::optional<AutoScaling> scaling;
   std::vector<LogStore> log_stores;
   std::string model;       // takt.model: name of the model that a training service makes
   std::string model_path;  // and its directory in the instance

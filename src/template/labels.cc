@@ -84,6 +84,7 @@ class Labels {
     }
     ApplyTtls();
     ApplyProbe();
+    CheckScaling();
   }
 
  private:
@@ -91,7 +92,7 @@ class Labels {
     std::string_view name;  // ends with _ where the rest of the label is a name or port
     void (Labels::*apply)(std::string_view rest);
   };
-  static constexpr std::size_t kRows = 28;
+  static constexpr std::size_t kRows = 36;
   static const std::array<Row, kRows>& Table();
 
   const std::string& value() const { return label_->value.text; }
@@ -318,11 +319,56 @@ class Labels {
     if (Number(1, kMaxScale)) Need("rolling_updates");
   }
   void LatestImage(std::string_view) { (void)Bool(); }
+  // aliyun.auto_scaling.NAME or takt.auto_scaling.NAME
+  std::string_view ScalingName() const {
+    return std::string_view(label_->key).substr(label_->key.rfind('.') + 1);
+  }
+  AutoScaling& Scaling() {
+    if (!service_.scaling) service_.scaling.emplace();
+    scaling_label_ = label_;
+    return *service_.scaling;
+  }
   void AutoScalingPercent(std::string_view) {
-    if (Number(0, 100)) Need("auto_scaling");
+    const auto percent = Number(0, 100);
+    if (!percent) return;
+    Need("auto_scaling");
+    const std::string_view name = ScalingName();
+    (name == "max_cpu"      ? Scaling().max_cpu
+     : name == "min_cpu"    ? Scaling().min_cpu
+     : name == "max_memory" ? Scaling().max_memory
+                            : Scaling().min_memory) = *percent;
   }
   void AutoScalingCount(std::string_view) {
-    if (Number(0, kMaxScale)) Need("auto_scaling");
+    const auto count = Number(1, kMaxScaledInstances);
+    if (!count) return;
+    Need("auto_scaling");
+    const std::string_view name = ScalingName();
+    (name == "step"            ? Scaling().step
+     : name == "min_instances" ? Scaling().min_instances
+                               : Scaling().max_instances) = *count;
+  }
+  // What its labels come to, taken together.
+  void CheckScaling() {
+    if (!service_.scaling) return;
+    const AutoScaling& s = *service_.scaling;
+    const auto error = [this](std::string message) {
+      report_.Error(scaling_label_->mark, StrCat(path_, ".", scaling_label_->key),
+                    std::move(message));
+    };
+    if (s.min_instances > s.max_instances) {
+      error(StrCat("expected min_instances of at most max_instances, got ", s.min_instances,
+                   " and ", s.max_instances));
+    }
+    for (const auto& [name, low, high] : {std::tuple("cpu", s.min_cpu, s.max_cpu),
+                                          std::tuple("memory", s.min_memory, s.max_memory)}) {
+      if (low && high && *low >= *high) {
+        error(StrCat("expected min_", name, " below max_", name, ", got ", *low, " and ", *high));
+      }
+    }
+    if (!s.max_cpu && !s.max_memory && !s.min_cpu && !s.min_memory) {
+      error("expected at least one of max_cpu, min_cpu, max_memory, min_memory");
+    }
+    if (service_.one_per_node) error("expected scaling or one instance a node, got both");
   }
 
   // --- ours
@@ -346,6 +392,10 @@ class Labels {
     }
     service_.serves = value();
   }
+  void Metrics(std::string_view) {
+    const std::size_t slash = value().find('/');
+    if (!ParsePort(value().substr(0, slash))) Error("PORT or PORT/PATH, such as 8080/metrics");
+  }
   void Learning(std::string_view) { Directory(&service_.learning); }
   void Checkpoint(std::string_view) { Directory(&service_.checkpoint); }
   void Directory(std::string* target) {
@@ -359,6 +409,7 @@ class Labels {
   static constexpr int kDefaultTtlDays = 2;
   static constexpr int kMaxTtlDays = 365;
   static constexpr int kMaxScale = 1000;
+  static constexpr int kMaxScaledInstances = 100;  // runtime::kMaxReplicas
   static constexpr int kMaxGpus = 64;
   static constexpr int kMaxProbeSeconds = 86400;
 
@@ -371,6 +422,7 @@ class Labels {
   std::vector<std::tuple<std::string, int, const Entry*>> ttls_;
   HealthCheck probe_;
   const Entry* probe_label_ = nullptr;
+  const Entry* scaling_label_ = nullptr;  // the last one about scaling
 };
 
 const std::array<Labels::Row, Labels::kRows>& Labels::Table() {
@@ -399,6 +451,14 @@ const std::array<Labels::Row, Labels::kRows>& Labels::Table() {
       {"aliyun.auto_scaling.step", &Labels::AutoScalingCount},
       {"aliyun.auto_scaling.min_instances", &Labels::AutoScalingCount},
       {"aliyun.auto_scaling.max_instances", &Labels::AutoScalingCount},
+      {"takt.auto_scaling.max_cpu", &Labels::AutoScalingPercent},
+      {"takt.auto_scaling.min_cpu", &Labels::AutoScalingPercent},
+      {"takt.auto_scaling.max_memory", &Labels::AutoScalingPercent},
+      {"takt.auto_scaling.min_memory", &Labels::AutoScalingPercent},
+      {"takt.auto_scaling.step", &Labels::AutoScalingCount},
+      {"takt.auto_scaling.min_instances", &Labels::AutoScalingCount},
+      {"takt.auto_scaling.max_instances", &Labels::AutoScalingCount},
+      {"takt.metrics", &Labels::Metrics},
       {"takt.model", &Labels::Model},
       {"takt.serves", &Labels::Serves},
       {"takt.learning", &Labels::Learning},

@@ -225,6 +225,17 @@ std::string Print(const ServiceSpec& service) {
   if (service.reschedule_on_node_failure) line("reschedule on node failure", "yes");
   for (const auto& [name, aliases] : service.networks) line("network", name + " " + Join(aliases));
   for (const auto& [path, content] : service.files) line("file", StrCat(path, " = ", content));
+  if (service.scaling) {
+    const AutoScaling& s = *service.scaling;
+    std::string scaling = StrCat(s.min_instances, " to ", s.max_instances, " by ", s.step);
+    for (const auto& [name, percent] : {std::pair("max cpu", s.max_cpu),
+                                        {"min cpu", s.min_cpu},
+                                        {"max memory", s.max_memory},
+                                        {"min memory", s.min_memory}}) {
+      if (percent) scaling += StrCat(", ", name, " ", *percent);
+    }
+    line("scaling", scaling);
+  }
   for (const LogStore& store : service.log_stores) {
     line("log store", StrCat(store.name, " ", store.source, " ", store.ttl_days, " days"));
   }

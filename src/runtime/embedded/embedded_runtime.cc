@@ -392,10 +392,10 @@ absl::Status Processes::Open() {
   machine_.private_mounts = true;
   capabilities_.name = "embedded";
   // The words are those of template features; what all runtimes have needs none.
-  capabilities_.features = {"cpus",         "extra_hosts", "files",    "global", "healthcheck",
-                            "host_network", "hostname",    "init",     "links",  "memory",
-                            "networks",     "read_only",   "replicas", "shm",    "tmpfs",
-                            "ulimits",      "user"};
+  capabilities_.features = {"auto_scaling", "cpus",         "extra_hosts", "files",    "global",
+                            "healthcheck",  "host_network", "hostname",    "init",     "links",
+                            "memory",       "networks",     "read_only",   "replicas", "shm",
+                            "tmpfs",        "ulimits",      "user"};
   if (machine_.gpus > 0) capabilities_.features.insert("gpus");
   auto& warnings = capabilities_.warnings;
   absl::Status sandbox = absl::FailedPreconditionError("switched off");

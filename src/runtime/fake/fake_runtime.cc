@@ -21,7 +21,7 @@ class FakeRuntime::Stage final : public Launcher {
                               "shm",    "tmpfs",   "ulimits",    "user",        "read_only",
                               "init",   "ports",   "replicas",   "networks",    "extra_hosts",
                               "global", "cap_add", "cap_drop",   "dns",         "hostname",
-                              "build",  "tty",     "stdin_open", "links"};
+                              "build",  "tty",     "stdin_open", "links",       "auto_scaling"};
     capabilities_.private_mounts = true;
   }
 
