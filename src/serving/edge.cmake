@@ -1,5 +1,4 @@
 # The model server around its request path: lifecycle, configuration, REST and the other calls.
-find_package(simdjson REQUIRED)
 find_package(CURL REQUIRED)
 set(TAKT_SERVING_PROTO_DIR ${CMAKE_BINARY_DIR}/serving_protos)
 set(takt_serving_proto_sources)
@@ -25,7 +24,6 @@ add_library(takt_serving_edge STATIC
   api/json.cc
   api/rest_api.cc
   api/rest_codec.cc
-  api/rest_fast.cc
   api/tensor_proto.cc
   api/v2_api.cc
   api/v2_codec.cc
@@ -42,7 +40,7 @@ add_library(takt_serving_edge STATIC
   request_log.cc
   server.cc)
 target_link_libraries(takt_serving_edge PUBLIC takt_serving takt_serving_protos takt_tf_protos
-                      nlohmann_json::nlohmann_json ZLIB::ZLIB simdjson::simdjson CURL::libcurl)
+                      nlohmann_json::nlohmann_json ZLIB::ZLIB CURL::libcurl)
 
 takt_test(serving_lifecycle_test
           SOURCES lifecycle/manager_test.cc lifecycle/version_files_test.cc

@@ -1,10 +1,12 @@
 #include "serving/api/json.h"
 
+#include <bit>
 #include <charconv>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <utility>
 
 namespace takt::serving {
 namespace {
@@ -12,6 +14,111 @@ namespace {
 constexpr std::string_view kHexDigits = "0123456789ABCDEF";
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+
+// The digits that `text` begins with, at most eight of them, all at once: how many, and their
+// value.
+inline std::size_t EightDigits(const char* text, std::uint64_t* value) {
+  constexpr std::uint64_t kZeros = 0x3030303030303030;
+  constexpr std::uint64_t kAboveNine = 0x4646464646464646;  // carries into bit 7 from '9' + 1 on
+  constexpr std::uint64_t kTopBits = 0x8080808080808080;
+  std::uint64_t bytes = 0;
+  std::memcpy(&bytes, text, sizeof bytes);
+  const std::uint64_t others = ((bytes + kAboveNine) | (bytes - kZeros) | bytes) & kTopBits;
+  const auto count = static_cast<std::size_t>(std::countr_zero(others)) / 8;  // of 64: eight
+  if (count == 0) {
+    *value = 0;
+    return 0;
+  }
+  // The first digit is the lowest byte. Shifted up, what is below reads as zeros before it.
+  bytes = (bytes - kZeros) << (64 - 8 * count);
+  bytes = bytes * 10 + (bytes >> 8);  // pairs of digits, in every other byte
+  constexpr std::uint64_t kPairs = 0x000000ff000000ff;
+  *value = ((bytes & kPairs) * (100 + (std::uint64_t{1000000} << 32)) +
+            ((bytes >> 16) & kPairs) * (1 + (std::uint64_t{10000} << 32))) >>
+           32;
+  return count;
+}
+
+constexpr std::uint64_t kPowersOfTen[] = {1,       10,        100,        1'000,      10'000,
+                                          100'000, 1'000'000, 10'000'000, 100'000'000};
+constexpr double kExactPowersOfTen[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                        1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                        1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+constexpr std::uint64_t kLargestExact = std::uint64_t{1} << 53;  // whole numbers in a double
+
+// The digits at `at`, which moves behind them, appended to `value`; how many there were. Past 19
+// the value has overflowed.
+inline std::size_t TakeDigits(const char*& at, std::uint64_t* value) {
+  std::size_t total = 0;
+  std::size_t count = 0;
+  do {
+    std::uint64_t digits = 0;
+    count = EightDigits(at, &digits);
+    *value = *value * kPowersOfTen[count] + digits;
+    at += count;
+    total += count;
+  } while (count == 8 && total <= 16);
+  return total;
+}
+
+struct QuickNumber {
+  double real = 0;
+  bool whole = false;
+};
+
+// Reads the number at `at`, which moves behind it, where that can be done exactly with little work:
+// digits and exponent such that one operation on doubles rounds as the whole number does. False:
+// read it the other way; `at` is where it was. At least kQuickBytes can be read at `at`.
+constexpr std::size_t kQuickBytes = 64;
+inline bool ReadQuickNumber(const char*& at, QuickNumber* out) {
+  static_assert(std::endian::native == std::endian::little);
+  constexpr std::size_t kMostDigits = 19;
+  const char* p = at;
+  const bool minus = *p == '-';
+  if (minus) ++p;
+  const bool zero = *p == '0';
+  std::uint64_t digits = 0;
+  std::size_t total = 1;
+  if (IsDigit(p[0]) && !IsDigit(p[1])) {  // most often
+    digits = static_cast<std::uint64_t>(*p++ - '0');
+  } else {
+    total = TakeDigits(p, &digits);
+  }
+  if (total == 0 || total > kMostDigits || (zero && total > 1)) return false;
+  int exponent = 0;
+  out->whole = true;
+  if (*p == '.') {
+    ++p;
+    out->whole = false;
+    const std::size_t fraction = TakeDigits(p, &digits);
+    total += fraction;
+    if (fraction == 0 || total > kMostDigits) return false;
+    exponent = -static_cast<int>(fraction);
+  }
+  if (*p == 'e' || *p == 'E') {
+    ++p;
+    out->whole = false;
+    const bool down = *p == '-';
+    if (down || *p == '+') ++p;
+    std::uint64_t by = 0;
+    const std::size_t count = TakeDigits(p, &by);
+    if (count == 0 || count > 3) return false;
+    exponent += down ? -static_cast<int>(by) : static_cast<int>(by);
+  }
+  constexpr int kMostExponent = static_cast<int>(std::size(kExactPowersOfTen)) - 1;
+  if (digits > kLargestExact || exponent > kMostExponent || exponent < -kMostExponent) return false;
+  if (out->whole) {  // a whole "-0" is zero
+    const auto integer = static_cast<std::int64_t>(digits);
+    out->real = static_cast<double>(minus ? -integer : integer);
+  } else {
+    const auto exact = static_cast<double>(digits);
+    out->real =
+        exponent < 0 ? exact / kExactPowersOfTen[-exponent] : exact * kExactPowersOfTen[exponent];
+    if (minus) out->real = -out->real;
+  }
+  at = p;
+  return true;
+}
 
 void AppendUtf8(std::uint32_t code, std::string* out) {
   if (code < 0x80) {
@@ -46,6 +153,18 @@ void AppendDecimal(Float value, std::string* out) {
   const std::string_view text(buffer, static_cast<std::size_t>(end - buffer));
   out->append(text);
   if (text.find_first_of(".e") == std::string_view::npos) out->append(".0");
+}
+
+JsonValue Unpacked(double real, bool is_double) {
+  JsonValue value;
+  value.type = JsonValue::Type::kNumber;
+  if (is_double) {
+    value.number = JsonValue::Number::kDouble;
+    value.real = real;
+  } else {
+    value.integer = static_cast<std::int64_t>(real);
+  }
+  return value;
 }
 
 // A double as RapidJSON's writer lays it out: plain up to 21 digits before the point and 6 zeros
@@ -109,7 +228,7 @@ bool AppendMessageText(const JsonValue& value, std::size_t indent, std::string* 
       out->push_back('[');
       for (std::uint32_t i = 0; i < value.count; ++i) {
         if (i > 0) out->append(", ");
-        if (!AppendMessageText(value.values[i], indent + 4, out)) return false;
+        if (!AppendMessageText(value.Element(i), indent + 4, out)) return false;
       }
       out->push_back(']');
       return true;
@@ -137,7 +256,16 @@ bool AppendMessageText(const JsonValue& value, std::size_t indent, std::string* 
 // Recursive descent; depth is bounded, so the stack is.
 class JsonParser {
  public:
-  explicit JsonParser(std::string_view text) : text_(text) {}
+  // What parsing needs besides the document; kept from one document to the next.
+  struct Scratch {
+    std::vector<JsonValue> stack;
+    std::vector<double> reals;
+    std::vector<std::uint8_t> kinds;  // 1 = kDouble
+  };
+  JsonParser(std::string_view text, Scratch& scratch)
+      : text_(text), scratch_(scratch), stack_(scratch.stack) {
+    stack_.clear();
+  }
 
   absl::StatusOr<JsonDocument> Parse() {
     SkipSpace();
@@ -209,11 +337,74 @@ class JsonParser {
   const JsonValue* Keep(std::size_t begin) {
     const std::size_t size = stack_.size() - begin;
     if (size == 0) return nullptr;
-    auto array = std::make_unique<JsonValue[]>(size);
-    std::copy(stack_.begin() + static_cast<std::ptrdiff_t>(begin), stack_.end(), array.get());
+    auto* array = static_cast<JsonValue*>(document_.Take(size * sizeof(JsonValue)));
+    std::uninitialized_copy(stack_.begin() + static_cast<std::ptrdiff_t>(begin), stack_.end(),
+                            array);
     stack_.resize(begin);
-    document_.arrays_.push_back(std::move(array));
-    return document_.arrays_.back().get();
+    return array;
+  }
+
+  // Elements of an array as long as they are numbers. kMore: what comes next is another element,
+  // and those before it are on stack_.
+  enum class Numbers { kWholeArray, kMore, kError };
+  Numbers NumbersOf(JsonValue* array) {
+    std::vector<double>& reals = scratch_.reals;
+    std::vector<std::uint8_t>& kinds = scratch_.kinds;
+    reals.clear();
+    kinds.clear();
+    bool any_whole = false;
+    bool any_real = false;
+    while (true) {
+      QuickNumber number;
+      const char* at = text_.data() + at_;
+      if (text_.size() - at_ >= kQuickBytes && ReadQuickNumber(at, &number)) {
+        at_ = static_cast<std::size_t>(at - text_.data());
+      } else {
+        const std::size_t begin = at_;
+        const bool is_number = IsDigit(Peek()) || Peek() == '-' || Peek() == 'N' || Peek() == 'I';
+        JsonValue exact;
+        if (is_number && !Number(&exact)) return Numbers::kError;
+        number = {exact.AsDouble(), !exact.IsDouble()};
+        constexpr auto kMost = static_cast<std::int64_t>(kLargestExact);
+        if (!is_number || exact.number == JsonValue::Number::kUint64 ||
+            (number.whole && (exact.integer > kMost || exact.integer < -kMost))) {
+          at_ = begin;
+          for (std::size_t i = 0; i < reals.size(); ++i) {
+            stack_.push_back(Unpacked(reals[i], kinds[i] != 0));
+          }
+          return Numbers::kMore;
+        }
+      }
+      ++document_.nodes_;
+      reals.push_back(number.real);
+      kinds.push_back(number.whole ? 0 : 1);
+      (number.whole ? any_whole : any_real) = true;
+      // ", " or "," and the next number: most often.
+      if (text_.size() - at_ > 2 && text_[at_] == ',') {
+        at_ += text_[at_ + 1] == ' ' ? 2 : 1;
+        if (text_[at_] > ' ') continue;
+      } else {
+        SkipSpace();
+        if (Consume(']')) break;
+        if (!Consume(',')) {
+          Fail(kNoComma, at_);
+          return Numbers::kError;
+        }
+      }
+      SkipSpace();
+    }
+    const std::size_t bytes = reals.size() * sizeof(double);
+    const bool mixed = any_whole && any_real;
+    char* kept = static_cast<char*>(document_.Take(bytes + (mixed ? kinds.size() : 0)));
+    std::memcpy(kept, reals.data(), bytes);
+    if (mixed) std::memcpy(kept + bytes, kinds.data(), kinds.size());
+    array->type = JsonValue::Type::kArray;
+    array->packing = mixed      ? JsonValue::Packing::kMixed
+                     : any_real ? JsonValue::Packing::kReal
+                                : JsonValue::Packing::kWhole;
+    array->count = static_cast<std::uint32_t>(reals.size());
+    array->reals = reinterpret_cast<const double*>(kept);
+    return Numbers::kWholeArray;
   }
 
   bool Array(JsonValue* out, int depth) {
@@ -222,6 +413,10 @@ class JsonParser {
     const std::size_t begin = stack_.size();
     SkipSpace();
     if (!Consume(']')) {
+      if (IsDigit(Peek()) || Peek() == '-') {
+        const Numbers numbers = NumbersOf(out);
+        if (numbers != Numbers::kMore) return numbers == Numbers::kWholeArray;
+      }
       while (true) {
         JsonValue element;
         if (!Value(&element, depth + 1)) return false;
@@ -232,7 +427,7 @@ class JsonParser {
         } else if (Consume(']')) {
           break;
         } else {
-          return Fail("Missing a comma or ] after an array element.", at_);
+          return Fail(kNoComma, at_);
         }
       }
     }
@@ -447,13 +642,35 @@ class JsonParser {
     return Fail("Invalid value.", at_);
   }
 
+  static constexpr const char* kNoComma = "Missing a comma or ] after an array element.";
   std::string_view text_;
   std::size_t at_ = 0;
   const char* error_ = nullptr;
   std::size_t error_at_ = 0;
-  std::vector<JsonValue> stack_;
+  Scratch& scratch_;
+  std::vector<JsonValue>& stack_;
   JsonDocument document_;
 };
+
+JsonValue JsonValue::Element(std::size_t i) const {
+  if (!IsPacked()) return values[i];
+  const auto* kinds = reinterpret_cast<const std::uint8_t*>(reals + count);
+  return Unpacked(reals[i],
+                  packing == Packing::kReal || (packing == Packing::kMixed && kinds[i] != 0));
+}
+
+void* JsonDocument::Take(std::size_t bytes) {
+  bytes = (bytes + alignof(JsonValue) - 1) / alignof(JsonValue) * alignof(JsonValue);
+  if (bytes > left_) {
+    constexpr std::size_t kLargestChunkBytes = 1 << 20;
+    left_ = std::max(bytes, next_chunk_bytes_);
+    next_chunk_bytes_ = std::min(2 * left_, kLargestChunkBytes);
+    chunks_.push_back(std::make_unique_for_overwrite<char[]>(left_));
+    free_ = chunks_.back().get();
+  }
+  left_ -= bytes;
+  return std::exchange(free_, free_ + bytes);
+}
 
 const JsonValue* JsonValue::Member(std::string_view name) const {
   if (!IsObject()) return nullptr;
@@ -467,7 +684,12 @@ absl::StatusOr<JsonDocument> JsonDocument::Parse(std::string_view text) {
   if (text.empty()) {
     return absl::InvalidArgumentError("JSON Parse error: The document is empty");
   }
-  return JsonParser(text).Parse();
+  thread_local JsonParser::Scratch scratch;
+  absl::StatusOr<JsonDocument> document = JsonParser(text, scratch).Parse();
+  // One large body does not hold on to its memory.
+  constexpr std::size_t kMostKept = 1 << 16;
+  if (scratch.reals.capacity() > kMostKept || scratch.stack.capacity() > kMostKept) scratch = {};
+  return document;
 }
 
 std::string_view JsonTypeName(const JsonValue& value) {

@@ -1,6 +1,7 @@
 // JSON as the REST API of TensorFlow Serving reads and writes it: NaN and Infinity are numbers,
 // text after the document is ignored, errors have the original's words and offsets (its parser is
-// RapidJSON, whose messages clients see). Depth is bounded.
+// RapidJSON, whose messages clients see). Depth is bounded. Lists of numbers, which is what bodies
+// of a model server are made of, are read several digits at a time and kept as such.
 #pragma once
 
 #include <cstddef>
@@ -26,14 +27,24 @@ struct JsonValue {
     kUint64,  // beyond int64, fits uint64 (in `integer`, by bits)
     kDouble,  // had a fraction or an exponent, or fits neither
   };
+  // Whether the elements of an array lie one after another as doubles, and which kinds of numbers
+  // they are. Whole ones beyond 2^53 are not packed.
+  enum class Packing : std::uint8_t {
+    kNone,
+    kWhole,  // all kInt64
+    kReal,   // all kDouble
+    kMixed,  // of both kinds: behind the doubles lies a byte for each, 1 = kDouble
+  };
   Type type = Type::kNull;
   Number number = Number::kInt64;
+  Packing packing = Packing::kNone;
   std::uint32_t count = 0;  // elements of an array, members of an object
   union {
     std::int64_t integer;
     double real;
     const char* text;         // string: not terminated
     const JsonValue* values;  // array: `count`; object: 2 * `count`, name and value in turn
+    const double* reals;      // packed array: `count`
   };
   std::size_t text_bytes = 0;
 
@@ -55,6 +66,9 @@ struct JsonValue {
                                        : static_cast<double>(integer);
   }
   std::string_view AsString() const { return {text, text_bytes}; }
+  bool IsPacked() const { return packing != Packing::kNone; }
+  // Of an array: its element `i`.
+  JsonValue Element(std::size_t i) const;
   // Of an object: name and value of its member `i`.
   std::string_view MemberName(std::size_t i) const { return values[2 * i].AsString(); }
   const JsonValue& MemberValue(std::size_t i) const { return values[2 * i + 1]; }
@@ -76,7 +90,13 @@ class JsonDocument {
   friend class JsonParser;
   JsonDocument() = default;
   std::unique_ptr<JsonValue> root_;
-  std::vector<std::unique_ptr<JsonValue[]>> arrays_;
+  // `bytes`, aligned for a JsonValue, that live as long as the document.
+  void* Take(std::size_t bytes);
+
+  std::vector<std::unique_ptr<char[]>> chunks_;
+  char* free_ = nullptr;  // in the last chunk
+  std::size_t left_ = 0;
+  std::size_t next_chunk_bytes_ = 1024;
   std::deque<std::string> strings_;  // those that had escapes
   std::size_t nodes_ = 0;
 };

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <random>
 
 namespace takt::serving {
 namespace {
@@ -62,8 +64,106 @@ TEST(JsonParse, ReadsEveryKindOfValue) {
   EXPECT_EQ(root.Member("d")->AsDouble(), 1500);
   EXPECT_EQ(root.Member("tiny")->AsDouble(), 0);
   EXPECT_TRUE(std::isnan(root.Member("nan")->AsDouble()));
-  EXPECT_EQ(root.Member("inf")->values[1].AsDouble(), -INFINITY);
+  EXPECT_EQ(root.Member("inf")->Element(1).AsDouble(), -INFINITY);
   EXPECT_EQ(root.Member("none"), nullptr);
+}
+
+// A number that has much text behind it is read eight digits at a time, one near the text's end is
+// not. Both must read the same, bit for bit.
+TEST(JsonParse, NumbersAreTheSameWhateverComesBehindThem) {
+  std::vector<std::string> numbers = {"0",
+                                      "-0",
+                                      "7",
+                                      "-12",
+                                      "12345678",
+                                      "123456789",
+                                      "9007199254740992",
+                                      "9007199254740993",
+                                      "18446744073709551615",
+                                      "18446744073709551616",
+                                      "-9223372036854775808",
+                                      "0.0",
+                                      "-0.0",
+                                      "0.1",
+                                      "0.142857",
+                                      "0.5843137502670288",
+                                      "3.14159265358979",
+                                      "1.7976931348623157e308",
+                                      "5e-324",
+                                      "1e22",
+                                      "1e23",
+                                      "1E5",
+                                      "1e+5",
+                                      "1e-5",
+                                      "123.456e-7",
+                                      "0.000000000000000000000001",
+                                      "123456789.123456789",
+                                      "1e-400",
+                                      "0.1e1",
+                                      "NaN",
+                                      "-Infinity",
+                                      "01",
+                                      "1.",
+                                      "1.e5",
+                                      "-",
+                                      "1e",
+                                      "1e+",
+                                      ".5",
+                                      "+1",
+                                      "1a",
+                                      "1e400",
+                                      "1e1000",
+                                      "0x10",
+                                      "--1",
+                                      "123456781234567812345678",
+                                      "0.12345678123456781234567812345678",
+                                      "1\x80",
+                                      "1:",
+                                      "1/"};
+  std::mt19937_64 random(7);
+  for (int i = 0; i < 20000; ++i) {
+    char text[64];
+    const double value =
+        std::ldexp(static_cast<double>(random()), static_cast<int>(random() % 90) - 90);
+    const int digits = static_cast<int>(random() % 18);
+    std::snprintf(text, sizeof text, i % 2 == 0 ? "%.*f" : "%.*e", digits,
+                  i % 3 == 0 ? -value : value);
+    numbers.emplace_back(text);
+  }
+  for (const std::string& number : numbers) {
+    SCOPED_TRACE(number);
+    const std::string list = "[" + number + "]";
+    const std::string with_more = list + std::string(64, ' ');
+    const auto plain = JsonDocument::Parse(list);
+    const auto quick = JsonDocument::Parse(with_more);
+    ASSERT_EQ(plain.status(), quick.status());
+    if (!plain.ok()) continue;
+    const JsonValue a = plain->root().Element(0);
+    const JsonValue b = quick->root().Element(0);
+    ASSERT_EQ(a.number, b.number);
+    ASSERT_EQ(std::bit_cast<std::uint64_t>(a.real), std::bit_cast<std::uint64_t>(b.real));
+    if (a.IsDouble() && std::isfinite(a.real)) {
+      ASSERT_EQ(a.real, std::strtod(number.c_str(), nullptr));
+    }
+  }
+}
+
+TEST(JsonParse, ListsOfNumbersKeepWhichOfThemAreWhole) {
+  const auto document = JsonDocument::Parse(
+      R"([[1, 2], [0.5, 1e3], [1, 2.0, -3], [1, "a"], [1, 9007199254740993, 2], [1, null], [1, []]])");
+  ASSERT_TRUE(document.ok()) << document.status();
+  EXPECT_EQ(
+      JsonText(document->root()),
+      R"([[1, 2], [0.5, 1000.0], [1, 2.0, -3], [1, "a"], [1, 9007199254740993, 2], [1, null], [1, []]])");
+  EXPECT_EQ(document->nodes(), 24U);
+  using Packing = JsonValue::Packing;
+  const Packing want[] = {Packing::kWhole, Packing::kReal, Packing::kMixed, Packing::kNone,
+                          Packing::kNone,  Packing::kNone, Packing::kNone};
+  for (std::size_t i = 0; i < std::size(want); ++i) {
+    EXPECT_EQ(document->root().Element(i).packing, want[i]) << i;
+  }
+  EXPECT_EQ(Error("[1, 2 3]"), "Missing a comma or ] after an array element. at offset: 6");
+  EXPECT_EQ(Error("[1, 2, ]"), "Invalid value. at offset: 7");
 }
 
 TEST(JsonParse, OnlyObjectsHaveMembers) {

@@ -10,7 +10,6 @@
 #include "serving/api/json.h"
 #include "serving/api/rest_codec.h"
 #include "serving/api/rest_exchange.h"
-#include "serving/api/rest_fast.h"
 #include "serving/api/tensor_proto.h"
 #include "serving/api/v2_api.h"
 
@@ -134,37 +133,17 @@ void LogExamples(ServingContext& context, const Servable& servable, std::string_
   context.request_log.Add(servable.name(), servable.version(), std::move(log));
 }
 
-// What is asked of a servable, by whichever reader could read it.
-struct PredictInputs {
-  const Signature* signature = nullptr;
-  RestInputs inputs;
-};
-
-absl::StatusOr<PredictInputs> ReadExactly(const JsonDocument& document, const Servable& servable,
-                                          std::string_view name) {
-  PredictInputs out;
-  out.signature = servable.FindSignature(name);
-  if (out.signature == nullptr) {
-    return absl::InvalidArgumentError(StrCat("Serving signature name: \"",
-                                             name.empty() ? kDefaultSignatureName : name,
-                                             "\" not found in signature def"));
-  }
-  TAKT_ASSIGN_OR_RETURN(out.inputs, RestPredictInputs(document, out.signature->inputs(), name));
-  return out;
-}
-
 void RunPredict(const ExchangePtr& exchange, const std::shared_ptr<Servable>& servable,
-                PredictInputs read) {
-  const Signature* signature = read.signature;
+                const Signature* signature, RestInputs inputs) {
   RunRequest run;
   run.signature = signature;
-  run.inputs = std::move(read.inputs.tensors);
+  run.inputs = std::move(inputs.tensors);
   run.deadline = exchange->deadline();
   run.queue = Exchange::QueueOf(exchange);
   std::vector<Tensor> logged;
   if (exchange->context.request_log.Wants(servable->name())) logged = run.inputs;
   servable->Run(std::move(run),
-                [exchange, servable, signature, format = read.inputs.format,
+                [exchange, servable, signature, format = inputs.format,
                  logged = std::move(logged)](const absl::StatusOr<std::vector<Tensor>>& outputs) {
                   if (!outputs.ok()) return exchange->Finish(outputs.status());
                   exchange->Finish(RestPredictAnswer(signature->outputs(), *outputs, format));
@@ -173,33 +152,25 @@ void RunPredict(const ExchangePtr& exchange, const std::shared_ptr<Servable>& se
                 });
 }
 
-void Predict(const ExchangePtr& exchange, const tfs::ModelSpec& spec, std::string body) {
-  absl::StatusOr<std::shared_ptr<Servable>> found =
-      FindServable(*exchange->context.directory.Get(), spec);
-  if (found.ok()) {
-    const std::shared_ptr<Servable>& servable = *found;
-    std::optional<FastPredict> fast =
-        ReadPredictFast(&body, [&](std::string_view name) -> const std::vector<TensorInfo>* {
-          const Signature* signature = servable->FindSignature(name);
-          return signature == nullptr ? nullptr : &signature->inputs();
-        });
-    if (fast.has_value()) {
-      exchange->version = servable->version();
-      exchange->signature = fast->signature_name;
-      return RunPredict(exchange, servable,
-                        {servable->FindSignature(fast->signature_name), std::move(fast->inputs)});
-    }
-  }
+void Predict(const ExchangePtr& exchange, const tfs::ModelSpec& spec, std::string_view body) {
   const absl::StatusOr<JsonDocument> document = JsonDocument::Parse(body);
   if (!document.ok()) return exchange->Finish(document.status());
   const absl::StatusOr<std::string> name = RestSignatureName(*document);
   if (!name.ok()) return exchange->Finish(name.status());
   exchange->signature = *name;
-  if (!found.ok()) return exchange->Finish(found.status());
-  exchange->version = (*found)->version();
-  absl::StatusOr<PredictInputs> read = ReadExactly(*document, **found, *name);
-  if (!read.ok()) return exchange->Finish(read.status());
-  RunPredict(exchange, *found, *std::move(read));
+  const absl::StatusOr<std::shared_ptr<Servable>> servable =
+      FindServable(*exchange->context.directory.Get(), spec);
+  if (!servable.ok()) return exchange->Finish(servable.status());
+  exchange->version = (*servable)->version();
+  const Signature* signature = (*servable)->FindSignature(*name);
+  if (signature == nullptr) {
+    return exchange->Finish(absl::InvalidArgumentError(
+        StrCat("Serving signature name: \"", name->empty() ? kDefaultSignatureName : *name,
+               "\" not found in signature def")));
+  }
+  absl::StatusOr<RestInputs> inputs = RestPredictInputs(*document, signature->inputs(), *name);
+  if (!inputs.ok()) return exchange->Finish(inputs.status());
+  RunPredict(exchange, *servable, signature, *std::move(inputs));
 }
 
 template <typename Result, typename Run, typename Write>
@@ -325,7 +296,7 @@ void RestApi::Handle(net::HttpRequest request, std::shared_ptr<net::HttpResponde
   switch (route.kind) {
     case RestRoute::Kind::kPredict:
       exchange->api = "predict";
-      return Predict(exchange, *spec, std::move(body));
+      return Predict(exchange, *spec, body);
     case RestRoute::Kind::kClassify:
       exchange->api = "classify";
       return Examples<tfs::ClassificationResult>(exchange, *spec, body, RunClassify,

@@ -68,7 +68,7 @@ Dims ShapeFromFirst(const JsonValue& value) {
   const JsonValue* level = &value;
   while (level->IsArray()) {
     dims.push_back(level->count);
-    if (level->count == 0) break;
+    if (level->count == 0 || level->IsPacked()) break;
     level = &level->values[0];
   }
   return dims;
@@ -108,13 +108,68 @@ class Filler {
                                                " at level: ", level,
                                                " expected size: ", dims[level]));
     }
+    if (value.IsPacked() && level + 1 == dims.size() && PutAll(value)) {
+      *count += value.count;
+      return absl::OkStatus();
+    }
     for (std::uint32_t i = 0; i < value.count; ++i) {
-      TAKT_RETURN_IF_ERROR(Fill(value.values[i], level + 1, dims, count));
+      TAKT_RETURN_IF_ERROR(Fill(value.Element(i), level + 1, dims, count));
     }
     return absl::OkStatus();
   }
 
  private:
+  // The numbers of a packed array, when all of them fit for sure; false: they are to be taken one
+  // by one.
+  bool PutAll(const JsonValue& value) {
+    using Packing = JsonValue::Packing;
+    switch (dtype_) {
+      case DataType::kFloat:
+        return PutAllWithin<float>(value, LargestFloat<float>(value.packing == Packing::kReal));
+      case DataType::kDouble:
+        return PutAllWithin<double>(value, LargestFloat<double>(value.packing == Packing::kReal));
+      case DataType::kInt32:
+        return PutAllWhole<std::int32_t>(value);
+      case DataType::kInt16:
+        return PutAllWhole<std::int16_t>(value);
+      case DataType::kInt8:
+        return PutAllWhole<std::int8_t>(value);
+      case DataType::kInt64:
+        return PutAllWhole<std::int64_t>(value);
+      default:
+        return false;
+    }
+  }
+  template <typename T>
+  bool PutAllWhole(const JsonValue& value) {
+    constexpr auto kMost = static_cast<double>(std::numeric_limits<T>::max());
+    return value.packing == JsonValue::Packing::kWhole && PutAllWithin<T>(value, kMost);
+  }
+  template <typename T>
+  bool PutAllWithin(const JsonValue& value, double most) {
+    if (numbers_ == nullptr) return false;
+    bool beyond = false;
+    char* out = numbers_;
+    for (std::uint32_t i = 0; i < value.count; ++i) {
+      const double real = value.reals[i];
+      const bool too_large = std::abs(real) > most;
+      beyond |= too_large;
+      const T number = static_cast<T>(too_large ? 0 : real);
+      std::memcpy(out, &number, sizeof number);
+      out += sizeof number;
+    }
+    if (beyond) return false;
+    numbers_ = out;
+    return true;
+  }
+  // What any number of a list may be and surely lose nothing that the checks of IsLossless forbid.
+  template <typename Float>
+  static double LargestFloat(bool all_real) {
+    constexpr double kWhole =
+        static_cast<double>((std::int64_t{1} << std::numeric_limits<Float>::digits) - 1);
+    return all_real ? static_cast<double>(std::numeric_limits<Float>::max()) : kWhole;
+  }
+
   template <typename T>
   void Put(T value) {
     if (numbers_ == nullptr) return;
@@ -263,18 +318,19 @@ class RowTensor {
 absl::StatusOr<std::vector<Tensor>> FromRows(const JsonValue& rows,
                                              const std::vector<TensorInfo>& inputs,
                                              std::size_t nodes) {
-  if (!rows.values[0].IsObject() && inputs.size() > 1) {
+  const JsonValue first = rows.Element(0);
+  if (!first.IsObject() && inputs.size() > 1) {
     return absl::InvalidArgumentError(
         "instances is a plain list, but expecting list of objects as multiple input tensors "
         "required as per tensorinfo_map");
   }
   const auto is_object = [](const JsonValue& v) { return v.IsObject() && Base64Of(v) == nullptr; };
-  const bool objects = is_object(rows.values[0]);
+  const bool objects = is_object(first);
   std::vector<RowTensor> tensors;
   tensors.reserve(inputs.size());
   for (const TensorInfo& input : inputs) tensors.emplace_back(input, rows.count, nodes);
   for (std::uint32_t row = 0; row < rows.count; ++row) {
-    const JsonValue& item = rows.values[row];
+    const JsonValue item = rows.Element(row);
     if (is_object(item) != objects) {
       return absl::InvalidArgumentError(
           objects ? StrCat("Expecting object but got list at item ", row, " of input list")
@@ -598,7 +654,7 @@ absl::Status FillExample(const JsonValue& value, tensorflow::Example* example) {
     tensorflow::Feature feature;
     if (content.IsArray()) {
       for (std::uint32_t i = 0; i < content.count; ++i) {
-        TAKT_RETURN_IF_ERROR(AddToFeature(content.values[i], name, &feature));
+        TAKT_RETURN_IF_ERROR(AddToFeature(content.Element(i), name, &feature));
       }
     } else {
       TAKT_RETURN_IF_ERROR(AddToFeature(content, name, &feature));
@@ -685,7 +741,7 @@ absl::StatusOr<tensorflow::serving::Input> RestExamples(const JsonDocument& body
   }
   if (examples->count == 0) return FormatError(root, "'examples' value is an empty array");
   for (std::uint32_t i = 0; i < examples->count; ++i) {
-    TAKT_RETURN_IF_ERROR(FillExample(examples->values[i],
+    TAKT_RETURN_IF_ERROR(FillExample(examples->Element(i),
                                      context != nullptr
                                          ? input.mutable_example_list_with_context()->add_examples()
                                          : input.mutable_example_list()->add_examples()));

@@ -1,5 +1,5 @@
-// Bodies of /v1 predict, classify and /v2 infer. No input may crash a reader, and where the quick
-// reader of predict bodies answers it must answer what the exact one does.
+// Bodies of /v1 predict, classify and /v2 infer. No input may crash a reader, and what stands
+// behind a document, which says how numbers near its end are read, must not change what is read.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -8,7 +8,6 @@
 
 #include "serving/api/json.h"
 #include "serving/api/rest_codec.h"
-#include "serving/api/rest_fast.h"
 #include "serving/api/v2_codec.h"
 
 namespace takt::serving {
@@ -27,25 +26,19 @@ TensorInfo Info(const char* alias, DataType dtype) {
   return info;
 }
 
-void Compare(std::string body, const std::vector<TensorInfo>& inputs) {
-  const std::string text = body;
-  const auto fast = ReadPredictFast(
-      &body, [&](std::string_view) -> const std::vector<TensorInfo>* { return &inputs; });
-  const auto document = JsonDocument::Parse(text);
-  if (!document.ok()) {
-    if (fast.has_value()) std::abort();
-    return;
-  }
-  static_cast<void>(JsonText(document->root()));
-  const auto name = RestSignatureName(*document);
-  const auto exact = RestPredictInputs(*document, inputs, "");
-  if (!fast.has_value()) return;
-  if (!name.ok() || *name != fast->signature_name || !exact.ok() ||
-      exact->format != fast->inputs.format) {
-    std::abort();
-  }
+void Compare(const std::string& body, const std::vector<TensorInfo>& inputs) {
+  const auto document = JsonDocument::Parse(body);
+  if (!document.ok()) return;
+  static_cast<void>(RestSignatureName(*document));
+  const auto read = RestPredictInputs(*document, inputs, "");
+  const std::string longer = body + std::string(64, ' ');
+  const auto again = JsonDocument::Parse(longer);
+  if (!again.ok() || JsonText(document->root()) != JsonText(again->root())) std::abort();
+  const auto read_again = RestPredictInputs(*again, inputs, "");
+  if (read.status() != read_again.status()) std::abort();
+  if (!read.ok()) return;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (!Same(exact->tensors[i], fast->inputs.tensors[i])) std::abort();
+    if (!Same(read->tensors[i], read_again->tensors[i])) std::abort();
   }
 }
 

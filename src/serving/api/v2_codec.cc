@@ -134,32 +134,31 @@ bool PutValue(const JsonValue& value, DataType dtype, void* out) {
 }
 
 // The leaves of nested or flat data, in order.
-void Leaves(const JsonValue& value, std::vector<const JsonValue*>* out) {
+void Leaves(const JsonValue& value, std::vector<JsonValue>* out) {
   if (!value.IsArray()) {
-    out->push_back(&value);
+    out->push_back(value);
     return;
   }
-  for (std::uint32_t i = 0; i < value.count; ++i) Leaves(value.values[i], out);
+  for (std::uint32_t i = 0; i < value.count; ++i) Leaves(value.Element(i), out);
 }
 
 absl::StatusOr<Tensor> FromJson(std::string_view name, std::string_view datatype, const Dims& dims,
                                 const JsonValue& data) {
-  std::vector<const JsonValue*> leaves;
+  std::vector<JsonValue> leaves;
   Leaves(data, &leaves);
   TAKT_RETURN_IF_ERROR(CheckDeclared(name, datatype, dims, leaves.size(), false));
   TAKT_ASSIGN_OR_RETURN(Tensor tensor, EmptyTensor(name, datatype, dims));
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     bool fits = false;
     if (tensor.dtype() == DataType::kString) {
-      fits = leaves[i]->IsString();
-      if (fits) tensor.mutable_strings()[i] = std::string(leaves[i]->AsString());
+      fits = leaves[i].IsString();
+      if (fits) tensor.mutable_strings()[i] = std::string(leaves[i].AsString());
     } else {
-      fits = PutValue(*leaves[i], tensor.dtype(),
+      fits = PutValue(leaves[i], tensor.dtype(),
                       static_cast<char*>(tensor.mutable_data()) + i * DataTypeSize(tensor.dtype()));
     }
     if (!fits) {
-      return Bad(name,
-                 StrCat("value ", i, ": expected ", datatype, ", got ", JsonText(*leaves[i])));
+      return Bad(name, StrCat("value ", i, ": expected ", datatype, ", got ", JsonText(leaves[i])));
     }
   }
   return tensor;
@@ -337,8 +336,9 @@ absl::StatusOr<V2Input> InputFromJson(const JsonValue& in, std::string_view* bin
   if (shape == nullptr || !shape->IsArray()) return Bad(input.name, "\"shape\" must be a list");
   Dims dims;
   for (std::uint32_t i = 0; i < shape->count; ++i) {
-    if (!shape->values[i].IsInt64()) return Bad(input.name, "\"shape\" must hold whole numbers");
-    dims.push_back(shape->values[i].integer);
+    const JsonValue dim = shape->Element(i);
+    if (!dim.IsInt64()) return Bad(input.name, "\"shape\" must hold whole numbers");
+    dims.push_back(dim.integer);
   }
   if (const JsonValue* size = Parameter(in, "binary_data_size"); size != nullptr) {
     if (!size->IsUint64() || size->AsUint64() > binary->size()) {
@@ -399,7 +399,7 @@ absl::StatusOr<V2Request> V2RequestFromHttp(std::string_view body,
     return absl::InvalidArgumentError("the request needs \"inputs\" as a list");
   }
   for (std::uint32_t i = 0; i < inputs->count; ++i) {
-    TAKT_ASSIGN_OR_RETURN(V2Input input, InputFromJson(inputs->values[i], &binary));
+    TAKT_ASSIGN_OR_RETURN(V2Input input, InputFromJson(inputs->Element(i), &binary));
     request.inputs.push_back(std::move(input));
   }
   if (!binary.empty()) {
@@ -409,7 +409,7 @@ absl::StatusOr<V2Request> V2RequestFromHttp(std::string_view body,
   if (const JsonValue* outputs = root.Member("outputs"); outputs != nullptr) {
     if (!outputs->IsArray()) return absl::InvalidArgumentError("\"outputs\" must be a list");
     for (std::uint32_t i = 0; i < outputs->count; ++i) {
-      const JsonValue& out = outputs->values[i];
+      const JsonValue out = outputs->Element(i);
       if (!out.IsObject()) return absl::InvalidArgumentError("outputs: each must be an object");
       V2Output output;
       TAKT_ASSIGN_OR_RETURN(output.name, StringMember(out, "name", "outputs", true));
