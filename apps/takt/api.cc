@@ -90,11 +90,15 @@ absl::StatusOr<Json> Api::Call(std::string_view method, std::string_view path, c
 
 absl::Status Api::Stream(std::string_view path,
                          const std::function<bool(const net::ServerSentEvent&)>& on_event) {
+  net::ServerSentEventParser parser;
+  return Download(path, [&](std::string_view piece) { return parser.Feed(piece, on_event); });
+}
+
+absl::Status Api::Download(std::string_view path,
+                           const std::function<bool(std::string_view)>& on_piece) {
   net::HttpCall call;
   call.target = StrCat(kBase, path);
-  net::ServerSentEventParser parser;
-  auto reply =
-      client_->Stream(call, [&](std::string_view piece) { return parser.Feed(piece, on_event); });
+  auto reply = client_->Stream(call, on_piece);
   if (!reply.ok()) return Unreachable(reply.status());
   if (reply->status == 200) return absl::OkStatus();
   return Read(*reply).status();

@@ -45,6 +45,9 @@ class Api {
   // Server-sent events until `on_event` returns false or the daemon ends the stream.
   absl::Status Stream(std::string_view path,
                       const std::function<bool(const net::ServerSentEvent&)>& on_event);
+  // The body of an answer of any size, in pieces, until `on_piece` returns false (OK) or it ends.
+  absl::Status Download(std::string_view path,
+                        const std::function<bool(std::string_view)>& on_piece);
 
  private:
   explicit Api(net::HttpClientOptions options);

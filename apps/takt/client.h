@@ -46,4 +46,8 @@ bool IsLive(const Json& instance);
 // Every published endpoint of a service's live instances, "127.0.0.1:9000", in order.
 std::vector<std::string> EndpointsOf(const Json& service);
 
+// Writes what GET /logs/export answers to a file, whole or not at all, or to standard output ("-").
+// `query` begins with "?"; a name in .gz asks for it packed. (search_command.cc)
+absl::Status ExportLogs(Api& api, const std::string& query, const std::string& output);
+
 }  // namespace takt::cli

@@ -38,6 +38,7 @@ namespace {
 
 constexpr int kHttpThreads = 2;      // a call that waits for the disk must not hold up a stream
 constexpr int kQuestionThreads = 2;  // for searches and charts
+constexpr int kExportThreads = 2;    // each as slow as its client
 constexpr std::chrono::seconds kKeepAlive{15};
 constexpr int kDrainMs = 3000;
 constexpr std::size_t kTokenLength = 40;
@@ -199,7 +200,8 @@ absl::Status RunDaemon(const DaemonOptions& options) {
       operate::Observer::Open(data_dir, *line, *runtime, *volumes, clock, options.nvml));
   api::Workers workers(kQuestionThreads);
   api::LiveSearches live(observer->logs(), kKeepAlive);
-  api::AddLogSearchRoutes(api->router(), observer->logs(), live, workers);
+  api::Workers exporters(kExportThreads);
+  api::AddLogSearchRoutes(api->router(), observer->logs(), live, workers, exporters);
   api::AddSavedSearchRoutes(api->router(), observer->searches(),
                             [&api] { api->Broadcast("searches", "{}"); });
   api::AddMetricRoutes(api->router(), observer->metrics(), workers);

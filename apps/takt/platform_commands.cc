@@ -17,6 +17,7 @@ struct LogOptions {
   std::string app, service, instance;
   int tail = 100;
   bool follow = false, times = false;
+  std::string output;
 };
 
 // With several services or instances in the log, each line says whose it is.
@@ -28,11 +29,18 @@ void PrintLogLine(const Json& line, const LogOptions& options, const Connection&
   }
   if (options.times) std::cout << Paint(Style::kDim, line.at("time").get<std::string>()) << " ";
   if (prefix) std::cout << Paint(Style::kDim, line.at("service").get<std::string>() + " | ");
-  const std::string text = line.at("text");
+  const std::string text = ForTerminal(line.at("text").get<std::string>());
   std::cout << (line.at("stderr").get<bool>() ? Paint(Style::kBusy, text) : text) << "\n";
 }
 
 absl::Status RunLogs(Api& api, const LogOptions& options, const Connection& connection) {
+  if (!options.output.empty()) {
+    std::string wanted = StrCat("app=\"", options.app, "\"");
+    if (!options.service.empty()) wanted += StrCat(" service=\"", options.service, "\"");
+    if (!options.instance.empty()) wanted += StrCat(" instance=\"", options.instance, "\"");
+    TAKT_RETURN_IF_ERROR(api.Get(AppPath(options.app)).status());
+    return ExportLogs(api, "?query=" + net::UrlEncode(wanted), options.output);
+  }
   std::string query = StrCat("?tail=", options.tail);
   if (!options.service.empty()) query += "&service=" + net::UrlEncode(options.service);
   if (!options.instance.empty()) query += "&instance=" + net::UrlEncode(options.instance);
@@ -74,7 +82,7 @@ void PrintEvent(const Json& event, const Connection& connection) {
             << (level == "error"     ? Paint(Style::kBad, kind)
                 : level == "warning" ? Paint(Style::kBusy, kind)
                                      : kind)
-            << "  " << event.at("message").get<std::string>() << "\n";
+            << "  " << ForTerminal(event.at("message").get<std::string>()) << "\n";
 }
 
 absl::Status RunEvents(Api& api, const EventOptions& options, const Connection& connection) {
@@ -254,6 +262,9 @@ void AddPlatformCommands(CLI::App& app, int* exit_code) {
             ->check(CLI::Range(0, 10'000))
             ->capture_default_str();
         command.add_flag("-t,--times", options.times, "with the time of each line");
+        command.add_option("-o,--export", options.output,
+                           "write all that the log store keeps of it to this file, a JSON object a "
+                           "line; - is standard output, a name in .gz is packed");
       },
       RunLogs);
   AddClientCommand<EventOptions>(

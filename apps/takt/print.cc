@@ -2,12 +2,15 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
+#include "base/text.h"
 #include "table.h"
 
 namespace takt::cli {
@@ -44,6 +47,37 @@ std::string_view Sequence(Style style) {
 std::string Paint(Style style, std::string_view text) {
   if (!ColourWanted() || text.empty()) return std::string(text);
   return StrCat(Sequence(style), text, "\x1b[0m");
+}
+
+std::string ForTerminal(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  while (!text.empty()) {
+    const std::size_t length = std::max<std::size_t>(Utf8Length(text), 1);
+    const auto first = static_cast<std::uint8_t>(text[0]);
+    if (first == 0x1b && text.size() > 1 && text[1] == '[') {  // CSI ... m: a colour
+      const auto end = text.find_first_not_of("0123456789;:", 2);
+      if (end != std::string_view::npos && text[end] == 'm') {
+        text.remove_prefix(end + 1);
+        continue;
+      }
+    }
+    const auto second = length > 1 ? static_cast<std::uint8_t>(text[1]) : 0;
+    const auto third = length > 2 ? static_cast<std::uint8_t>(text[2]) : 0;
+    const bool control = (first < 0x20 && first != '\t' && first != '\n') || first == 0x7f ||
+                         (length == 1 && first >= 0x80) || (first == 0xc2 && second < 0xa0);  // C1
+    const bool turns = first == 0xe2 && ((second == 0x80 && third >= 0xaa && third <= 0xae) ||
+                                         (second == 0x81 && third >= 0xa6 && third <= 0xa9));
+    if (control || turns) {
+      for (const char c : text.substr(0, length)) {
+        absl::StrAppend(&out, "\\x", absl::Hex(static_cast<std::uint8_t>(c), absl::kZeroPad2));
+      }
+    } else {
+      out.append(text.substr(0, length));
+    }
+    text.remove_prefix(length);
+  }
+  return out;
 }
 
 std::string PaintState(std::string_view state) {

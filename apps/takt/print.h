@@ -14,6 +14,10 @@ enum class Style { kGood, kBusy, kBad, kDim, kBold };
 
 // `text` in a style, where standard output is a terminal and NO_COLOR is not set.
 std::string Paint(Style style, std::string_view text);
+// `text` of others as it may stand on a terminal: colour sequences are left out, every other
+// control character but tab and newline is shown (\x1b), and so are characters that turn the
+// direction of writing. Whoever writes a log line could otherwise write to the reader's terminal.
+std::string ForTerminal(std::string_view text);
 // The name of an app's or an instance's state, in its colour.
 std::string PaintState(std::string_view state);
 

@@ -1,5 +1,8 @@
 // takt search: the logs of all apps, by the query language of docs/logs.md.
+#include <cerrno>
 #include <chrono>
+#include <cstdio>
+#include <fstream>
 #include <iostream>
 
 #include "absl/strings/numbers.h"
@@ -16,6 +19,7 @@ struct SearchOptions {
   int limit = 500;
   int context = 0;
   bool follow = false;
+  std::string output;
 };
 
 // "15m", "2h", "3d", "90s" before now, as RFC 3339.
@@ -54,7 +58,7 @@ void PrintEntry(const Json& entry, const Connection& connection) {
     return;
   }
   const std::string level = entry.at("level");
-  const std::string text = entry.at("text");
+  const std::string text = ForTerminal(entry.at("text").get<std::string>());
   std::cout << Paint(Style::kDim, entry.at("time").get<std::string>()) << " "
             << Paint(Style::kDim, StrCat(entry.at("app").get<std::string>(), "/",
                                          entry.at("service").get<std::string>(), " | "))
@@ -78,6 +82,9 @@ absl::Status RunSearch(Api& api, const SearchOptions& options, const Connection&
     });
   }
   TAKT_ASSIGN_OR_RETURN(const std::string from, SinceTime(options.since));
+  if (!options.output.empty()) {
+    return ExportLogs(api, StrCat(query, "&from=", net::UrlEncode(from)), options.output);
+  }
   TAKT_ASSIGN_OR_RETURN(const Json answer, api.Get(StrCat("/logs", query, "&limit=", options.limit,
                                                           "&from=", net::UrlEncode(from))));
   const Json& entries = answer.at("entries");  // newest first: for reading the other way round
@@ -105,6 +112,34 @@ absl::Status RunSearch(Api& api, const SearchOptions& options, const Connection&
 
 }  // namespace
 
+absl::Status ExportLogs(Api& api, const std::string& query, const std::string& output) {
+  const bool to_file = output != "-";
+  const std::string path =
+      StrCat("/logs/export", query, output.ends_with(".gz") ? "&format=ndjson.gz" : "");
+  const std::string partial = output + ".part";
+  std::ofstream file;
+  if (to_file) {
+    file.open(partial, std::ios::binary | std::ios::trunc);
+    if (!file) return ErrnoStatus(errno, partial);
+  }
+  std::ostream& out = to_file ? file : std::cout;
+  absl::Status status = api.Download(path, [&](std::string_view piece) {
+    out.write(piece.data(), static_cast<std::streamsize>(piece.size()));
+    return out.good();
+  });
+  out.flush();
+  if (status.ok() && !out.good()) {
+    status = absl::UnavailableError(StrCat(output, ": cannot be written"));
+  }
+  if (!to_file) return status;
+  file.close();
+  if (status.ok() && std::rename(partial.c_str(), output.c_str()) != 0) {
+    status = ErrnoStatus(errno, output);
+  }
+  if (!status.ok()) std::remove(partial.c_str());
+  return status;
+}
+
 void AddSearchCommand(CLI::App& app, int* exit_code) {
   AddClientCommand<SearchOptions>(
       app, exit_code, "search", "Search the logs of all apps",
@@ -120,6 +155,9 @@ void AddSearchCommand(CLI::App& app, int* exit_code) {
         command.add_option("-C,--context", options.context, "Entries around each, of its stream")
             ->check(CLI::Range(0, 1000));
         command.add_flag("-f,--follow", options.follow, "What matches from now on");
+        command.add_option("-o,--export", options.output,
+                           "Write all that matches to this file, oldest first, a JSON object a "
+                           "line; - is standard output, a name in .gz is packed");
       },
       RunSearch);
 }

@@ -106,6 +106,20 @@ void Validate(const json& schema, const json& value, const std::string& path,
   }
 }
 
+std::string Gunzip(const std::string& packed) {
+  std::string out(64 << 20, '\0');
+  z_stream stream{};
+  if (inflateInit2(&stream, 16 + MAX_WBITS) != Z_OK) return "";
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
+  stream.avail_in = static_cast<uInt>(packed.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  const int result = inflate(&stream, Z_FINISH);
+  out.resize(result == Z_STREAM_END ? stream.total_out : 0);
+  inflateEnd(&stream);
+  return out;
+}
+
 std::string Gzip(const std::string& text) {
   z_stream stream{};
   EXPECT_EQ(deflateInit2(&stream, 9, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY), Z_OK);
@@ -149,8 +163,9 @@ class ApiTest : public ::testing::Test {
     metric_store_ = metrics::MetricStore::Open(dir_.path() + "/metrics.db", clock_).value();
     learning_store_ = learning::LearningStore::Open(dir_.path() + "/learning.db").value();
     workers_ = std::make_unique<Workers>(1);
+    exporters_ = std::make_unique<Workers>(1);
     live_ = std::make_unique<LiveSearches>(*log_store_, milliseconds(50));
-    AddLogSearchRoutes(api_->router(), *log_store_, *live_, *workers_);
+    AddLogSearchRoutes(api_->router(), *log_store_, *live_, *workers_, *exporters_);
     searches_ = logs::SavedSearches::Open(dir_.path() + "/searches.db", clock_).value();
     AddSavedSearchRoutes(api_->router(), *searches_, [this] { api_->Broadcast("searches", "{}"); });
     AddMetricRoutes(api_->router(), *metric_store_, *workers_);
@@ -179,6 +194,7 @@ class ApiTest : public ::testing::Test {
     runtime_.SetLogListener(nullptr);
     live_.reset();
     workers_.reset();
+    exporters_.reset();
     api_.reset();
   }
 
@@ -294,7 +310,7 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<operate::Alerts> alerts_;
   std::unique_ptr<operate::Receivers> receivers_;
   std::unique_ptr<operate::Runs> runs_;
-  std::unique_ptr<Workers> workers_;
+  std::unique_ptr<Workers> workers_, exporters_;
   std::unique_ptr<LiveSearches> live_;
   std::unique_ptr<logs::SavedSearches> searches_;
   std::unique_ptr<net::HttpServer> server_;
@@ -359,6 +375,51 @@ TEST_F(ApiTest, KeepsSearchesForEveryTab) {
   EXPECT_EQ(Call("DELETE", "/logs/searches/all").status, 204);
   EXPECT_EQ(Call("DELETE", "/logs/searches/all").status, 404);
   EXPECT_EQ(Get("/logs/searches").body["searches"].size(), 1u);
+}
+
+TEST_F(ApiTest, ExportsAllThatMatchesPlainAndPacked) {
+  constexpr int kEntries = 30'000;
+  const auto stream =
+      log_store_->Stream({.app = "train", .service = "main", .instance = "train-1"}, 2).value();
+  std::vector<logs::Entry> entries;
+  for (int i = 0; i < kEntries; ++i) {
+    entries.push_back({i * std::int64_t{1000}, logs::Level::kInfo, false,
+                       StrCat(i % 2 == 0 ? "even \x1b " : "odd \x1b ", i),
+                       static_cast<std::uint64_t>(i + 1)});
+  }
+  ASSERT_TRUE(log_store_->Append(stream, entries).ok());
+  const auto download = [&](const std::string& target) {
+    net::HttpCall call;
+    call.target = StrCat(kApiPrefix, target);
+    std::string body;
+    const auto reply = net::HttpClient(ClientOptions()).Stream(call, [&](std::string_view piece) {
+      body.append(piece);
+      return true;
+    });
+    EXPECT_TRUE(reply.ok()) << reply.status();
+    return std::pair(std::string(reply->Header("content-type")), body);
+  };
+  const auto [type, body] = download("/logs/export?query=even");
+  EXPECT_EQ(type, "application/x-ndjson");
+  std::istringstream lines(body);
+  std::string line;
+  int count = 0;
+  for (; std::getline(lines, line); ++count) {
+    const json entry = json::parse(line);
+    if (count == 0) {
+      std::vector<std::string> errors;
+      Validate(Document()["components"]["schemas"]["LogEntry"], entry, "entry", &errors);
+      EXPECT_THAT(errors, IsEmpty());
+    }
+    ASSERT_EQ(entry["text"], StrCat("even \x1b ", 2 * count));
+  }
+  EXPECT_EQ(count, kEntries / 2);
+  const auto [packed_type, packed] = download("/logs/export?query=even&format=ndjson.gz");
+  EXPECT_EQ(packed_type, "application/gzip");
+  EXPECT_LT(packed.size(), body.size() / 4);
+  EXPECT_EQ(Gunzip(packed), body);
+  EXPECT_EQ(download("/logs/export?query=nothing+such").second, "");
+  EXPECT_EQ(Get("/logs/export?format=csv").status, 400);
 }
 
 TEST_F(ApiTest, FollowsASearchAsEntriesCome) {

@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "base/text.h"
+
 namespace takt::api {
 namespace {
 
@@ -11,24 +13,6 @@ constexpr std::array<bool, 256> kPlain = [] {
   for (int c = ' '; c < 127; ++c) table[c] = c != '"' && c != '\\';
   return table;
 }();
-
-// Length of the valid UTF-8 sequence that `text` begins with; 0 where it is none.
-std::size_t SequenceLength(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  if (first < 0x80) return 1;
-  const std::size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-  if (first < 0xc2 || first > 0xf4 || text.size() < length) return 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  }
-  // Overlong forms, surrogates, and what lies beyond U+10FFFF.
-  if ((first == 0xe0 && byte(1) < 0xa0) || (first == 0xed && byte(1) > 0x9f) ||
-      (first == 0xf0 && byte(1) < 0x90) || (first == 0xf4 && byte(1) > 0x8f)) {
-    return 0;
-  }
-  return length;
-}
 
 }  // namespace
 
@@ -43,7 +27,7 @@ JsonWriter& JsonWriter::Value(std::string_view text) {
     text.remove_prefix(plain);
     if (text.empty()) break;
     const char c = text.front();
-    std::size_t length = SequenceLength(text);
+    std::size_t length = Utf8Length(text);
     if (length > 1) {
       out_->append(text.substr(0, length));
     } else if (length == 0) {

@@ -1,5 +1,9 @@
 #include "api/log_search.h"
 
+#include <zlib.h>
+
+#include <thread>
+
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "api/convert.h"
@@ -12,6 +16,8 @@ namespace takt::api {
 namespace {
 
 using Result = absl::StatusOr<Reply>;
+
+constexpr std::size_t kExportPage = 10'000;
 
 std::chrono::steady_clock::time_point Deadline() {
   return std::chrono::steady_clock::now() + kMaxQuestionTime;
@@ -150,30 +156,113 @@ Result ContextOfLog(logs::LogStore& store, Workers& workers, Call& call) {
   });
 }
 
-Result ExportLogs(logs::LogStore& store, Workers& workers, Call& call) {
-  TAKT_ASSIGN_OR_RETURN(logs::Query parsed, logs::Query::Parse(call.Query("query")));
-  logs::SearchOptions options{.limit = 5000, .newest_first = false};
-  TAKT_ASSIGN_OR_RETURN(options.from_us, QueryTimeUs(call, "from", INT64_MIN));
-  TAKT_ASSIGN_OR_RETURN(options.to_us, QueryTimeUs(call, "to", INT64_MAX));
-  auto query = std::make_shared<const logs::Query>(std::move(parsed));
-  return workers.Answer(call, [&store, query, options]() mutable -> Result {
-    Reply reply = Reply::Json("");
-    reply.headers = {{"content-disposition", "attachment; filename=\"logs.ndjson\""}};
-    JsonWriter w(&reply.body);
-    for (std::size_t total = 0; total < kMaxExportEntries;) {
-      TAKT_ASSIGN_OR_RETURN(const logs::SearchResult page, store.Search(*query, options));
-      for (const logs::FoundEntry& found : page.entries) {
-        std::string line;
-        JsonWriter entry(&line);
-        WriteEntry(entry, found);
-        reply.body += line + "\n";
-      }
-      total += page.entries.size();
-      if (!page.more || page.entries.empty()) break;
-      options.after = page.entries.back().id;
-      options.after_time_us = page.entries.back().entry.time_us;
+// Collects what is written and hands it on in pieces, packed where that was asked for, never more
+// than the client's backlog allows. One thread.
+class ExportSink {
+ public:
+  ExportSink(std::shared_ptr<net::HttpResponder> client, bool gzip) : client_(std::move(client)) {
+    if (gzip) {
+      packing_ = deflateInit2(&stream_, Z_BEST_SPEED, Z_DEFLATED, 16 + MAX_WBITS, 8,
+                              Z_DEFAULT_STRATEGY) == Z_OK;
     }
-    return reply;
+  }
+  ~ExportSink() {
+    if (packing_) deflateEnd(&stream_);
+  }
+  ExportSink(const ExportSink&) = delete;
+  ExportSink& operator=(const ExportSink&) = delete;
+
+  std::string& text() { return text_; }
+  // Sends what was gathered; waits while the client is behind. False when it has gone.
+  bool Send(bool last) {
+    if (packing_) {
+      stream_.next_in = reinterpret_cast<Bytef*>(text_.data());
+      stream_.avail_in = static_cast<uInt>(text_.size());
+      int result = Z_OK;
+      do {
+        char piece[32 << 10];
+        stream_.next_out = reinterpret_cast<Bytef*>(piece);
+        stream_.avail_out = sizeof(piece);
+        result = deflate(&stream_, last ? Z_FINISH : Z_NO_FLUSH);
+        if (!Write({piece, sizeof(piece) - stream_.avail_out})) return false;
+      } while (stream_.avail_out == 0 || (last && result == Z_OK));
+    } else {
+      for (std::string_view rest = text_; !rest.empty();
+           rest.remove_prefix(std::min(rest.size(), kMaxExportPieceBytes))) {
+        if (!Write(rest.substr(0, kMaxExportPieceBytes))) return false;
+      }
+    }
+    text_.clear();
+    return true;
+  }
+
+ private:
+  bool Write(std::string_view piece) {
+    while (client_->backlog() > kMaxExportPieceBytes) {
+      if (client_->closed()) return false;  // a client that takes nothing is closed by the server
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return piece.empty() ? !client_->closed() : client_->Write(piece);
+  }
+
+  const std::shared_ptr<net::HttpResponder> client_;
+  std::string text_;
+  bool packing_ = false;
+  z_stream stream_{};
+};
+
+// The answer began with 200, so an error is its last line.
+void Export(logs::LogStore& store, const logs::Query& query, logs::SearchOptions options,
+            ExportSink& sink) {
+  while (true) {
+    const auto page = store.Search(query, options);
+    if (!page.ok()) {
+      JsonWriter w(&sink.text());
+      w.BeginObject().Field("error", ToStd(page.status().message())).EndObject();
+      sink.text() += '\n';
+    } else {
+      for (const logs::FoundEntry& found : page->entries) {
+        std::string line;
+        JsonWriter w(&line);
+        WriteEntry(w, found);
+        sink.text().append(line).push_back('\n');
+        if (sink.text().size() >= kMaxExportPieceBytes && !sink.Send(false)) return;
+      }
+    }
+    const bool last = !page.ok() || !page->more || page->entries.empty();
+    if (!sink.Send(last) || last) return;
+    options.after = page->entries.back().id;
+    options.after_time_us = options.from_us = page->entries.back().entry.time_us;
+  }
+}
+
+Result ExportLogs(logs::LogStore& store, Workers& exporters, Call& call) {
+  TAKT_ASSIGN_OR_RETURN(logs::Query parsed, logs::Query::Parse(call.Query("query")));
+  logs::SearchOptions options{.limit = kExportPage, .newest_first = false};
+  TAKT_ASSIGN_OR_RETURN(options.from_us, QueryTimeUs(call, "from", INT64_MIN));
+  // An export of "until now" ends, however fast the lines come.
+  const std::int64_t now_us = std::chrono::duration_cast<std::chrono::microseconds>(
+                                  std::chrono::system_clock::now().time_since_epoch())
+                                  .count();
+  TAKT_ASSIGN_OR_RETURN(options.to_us, QueryTimeUs(call, "to", now_us));
+  const std::string_view format = call.HasQuery("format") ? call.Query("format") : "ndjson";
+  if (format != "ndjson" && format != "ndjson.gz") {
+    return absl::InvalidArgumentError(
+        ToAbsl(StrCat("query parameter format: expected ndjson or ndjson.gz, got ", format)));
+  }
+  const bool gzip = format == "ndjson.gz";
+  auto query = std::make_shared<const logs::Query>(std::move(parsed));
+  return exporters.Answer(call, [&store, query, options, gzip, client = call.responder()] {
+    net::HttpResponse head;
+    head.content_type = gzip ? "application/gzip" : "application/x-ndjson";
+    head.headers = {{"Content-Disposition",
+                     StrCat("attachment; filename=\"logs.ndjson", gzip ? ".gz" : "", "\"")},
+                    {"Cache-Control", "no-store"}};
+    client->StartStream(std::move(head));
+    ExportSink sink(client, gzip);
+    Export(store, *query, options, sink);
+    client->Finish();
+    return Result(Reply::Streaming());
   });
 }
 
@@ -297,8 +386,8 @@ void LiveSearches::Run() {
   }
 }
 
-void AddLogSearchRoutes(Router& router, logs::LogStore& store, LiveSearches& live,
-                        Workers& workers) {
+void AddLogSearchRoutes(Router& router, logs::LogStore& store, LiveSearches& live, Workers& workers,
+                        Workers& exporters) {
   router.Add("GET", "/logs", {"query", "from", "to", "limit", "order", "after"},
              [&](Call& call) { return SearchLogs(store, workers, call); });
   router.Add("GET", "/logs/histogram", {"query", "from", "to", "buckets"},
@@ -311,8 +400,8 @@ void AddLogSearchRoutes(Router& router, logs::LogStore& store, LiveSearches& liv
         live.Add(call.responder(), std::make_shared<const logs::Query>(std::move(query))));
     return Reply::Streaming();
   });
-  router.Add("GET", "/logs/export", {"query", "from", "to"},
-             [&](Call& call) { return ExportLogs(store, workers, call); });
+  router.Add("GET", "/logs/export", {"query", "from", "to", "format"},
+             [&](Call& call) { return ExportLogs(store, exporters, call); });
   router.Add("GET", "/logs/stores", {}, [&](Call&) { return ListStreams(store); });
 }
 

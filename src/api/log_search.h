@@ -18,8 +18,8 @@
 namespace takt::api {
 
 inline constexpr std::chrono::seconds kMaxQuestionTime{5};  // then: what was found, complete: false
-inline constexpr std::size_t kMaxExportEntries = 1'000'000;
-inline constexpr std::size_t kMaxLiveSearches = 128;  // beyond: RESOURCE_EXHAUSTED
+inline constexpr std::size_t kMaxExportPieceBytes = 64 << 10;  // waiting for a client, at most
+inline constexpr std::size_t kMaxLiveSearches = 128;            // beyond: RESOURCE_EXHAUSTED
 
 // GET /logs/stream: what matches from now on, pushed as it comes. A client that does not keep up
 // is dropped by its backlog's limit. Any thread; one of its own keeps silent streams alive.
@@ -46,8 +46,9 @@ class LiveSearches {
   std::thread thread_;
 };
 
-void AddLogSearchRoutes(Router& router, logs::LogStore& store, LiveSearches& live,
-                        Workers& workers);
+// An export holds a thread of `exporters` as long as its client takes; searches have their own.
+void AddLogSearchRoutes(Router& router, logs::LogStore& store, LiveSearches& live, Workers& workers,
+                        Workers& exporters);
 // `changed` is called after each change of the list.
 void AddSavedSearchRoutes(Router& router, logs::SavedSearches& searches,
                           std::function<void()> changed);

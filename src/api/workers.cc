@@ -50,6 +50,7 @@ void Workers::Run() {
       job.responder->Send(ErrorResponse(reply.status()));
       continue;
     }
+    if (reply->streaming) continue;
     net::HttpResponse response;
     response.status = reply->status;
     response.headers = std::move(reply->headers);

@@ -20,6 +20,7 @@ class Workers {
   ~Workers();  // what waits is answered UNAVAILABLE
 
   // Answers `call` from a worker with what `work` returns. `work` must not use the call.
+  // A streaming reply says that it has answered through the responder itself.
   absl::StatusOr<Reply> Answer(Call& call, std::function<absl::StatusOr<Reply>()> work);
 
  private:

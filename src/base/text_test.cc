@@ -30,5 +30,20 @@ TEST(IsValidName, AcceptsOneSafePathSegment) {
   EXPECT_FALSE(IsValidName(std::string(64, 'a')));
 }
 
+TEST(ValidUtf8, ReplacesWhatIsNoUtf8) {
+  const std::string bad = "\xEF\xBF\xBD";
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"plain", "plain"},
+      {"\xe4\xb8\xad\xe6\x96\x87", "\xe4\xb8\xad\xe6\x96\x87"},
+      {"\xf0\x9f\x9a\x97", "\xf0\x9f\x9a\x97"},
+      {"\xc0\x80", bad + bad},            // overlong
+      {"\xed\xa0\x80", bad + bad + bad},  // surrogate
+      {"\xf4\x90\x80\x80", bad + bad + bad + bad},
+      {"\xe4\xb8", bad + bad},  // cut off
+      {"a\xffz", "a" + bad + "z"},
+  };
+  for (const auto& [in, out] : cases) EXPECT_EQ(ValidUtf8(in), out);
+}
+
 }  // namespace
 }  // namespace takt

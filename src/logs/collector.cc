@@ -8,45 +8,26 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "absl/strings/str_cat.h"
 #include "base/fs.h"
+#include "base/text.h"
 
 namespace takt::logs {
 namespace {
 
 constexpr std::size_t kLinesAtOnce = 2000;
 constexpr std::size_t kFileBlockBytes = 256 << 10;
+constexpr int kRoundsAtOnce = 16;  // of one source; then it is the others' turn
 constexpr auto kJoinWait = std::chrono::milliseconds(300);  // for the rest of an entry
 constexpr auto kRoundInterval = std::chrono::milliseconds(500);
 constexpr std::int64_t kDayUs = std::int64_t{86'400} * 1'000'000;
 
+constexpr const char* kGoesOnMark = " [takt: the line goes on]";
+constexpr std::uint64_t kDroppedSaidBytes = 64
+                                            << 20;  // of a line that does not end: then it is said
+
 std::int64_t Micros(std::chrono::system_clock::time_point t) {
   return std::chrono::duration_cast<std::chrono::microseconds>(t.time_since_epoch()).count();
-}
-
-// Bytes that are no UTF-8 become U+FFFD.
-std::string ValidUtf8(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (std::size_t i = 0; i < text.size();) {
-    const auto lead = static_cast<std::uint8_t>(text[i]);
-    const std::size_t size = lead < 0x80           ? 1
-                             : (lead >> 5) == 0x6  ? 2
-                             : (lead >> 4) == 0xe  ? 3
-                             : (lead >> 3) == 0x1e ? 4
-                                                   : 0;
-    bool good = size != 0 && i + size <= text.size() && lead != 0;
-    for (std::size_t k = 1; good && k < size; ++k) {
-      good = (static_cast<std::uint8_t>(text[i + k]) & 0xc0) == 0x80;
-    }
-    if (good) {
-      out.append(text.substr(i, size));
-      i += size;
-    } else {
-      out += "\xef\xbf\xbd";
-      ++i;
-    }
-  }
-  return out;
 }
 
 // Joins lines into entries; see Continues.
@@ -69,6 +50,11 @@ class Joiner {
     open_ = true;
     lines_ = 1;
     since_ = now;
+  }
+  // An entry of ours, between what the source says.
+  void Say(std::string text, std::int64_t time_us, bool is_stderr, std::uint64_t position) {
+    Finish();
+    done_.push_back({time_us, Level::kWarn, is_stderr, std::move(text), position});
   }
   void Finish() {
     if (!open_) return;
@@ -104,12 +90,46 @@ struct Collector::Feed {
   Joiner joiner;
   int fd = -1;        // of a followed file: kept, so that a rotated one is read to its end
   bool seen = false;  // its path still leads to it
+  bool more = false;  // there was more to read than is read at once
+  struct LongLine {
+    std::size_t pieces = 0;           // kept so far; 0 = no long line is under way
+    std::uint64_t dropped_bytes = 0;  // not yet said
+  };
+  LongLine long_lines[2];  // of stdout and of stderr
 
   Feed() = default;
   Feed(const Feed&) = delete;
   Feed& operator=(const Feed&) = delete;
   ~Feed() {
     if (fd >= 0) close(fd);
+  }
+
+  // A line, or a piece of one that is too long for an entry: its first kMaxLinePieces are kept,
+  // each with a mark, the rest is counted and said.
+  void Take(std::string_view text, std::int64_t time_us, bool is_stderr, std::uint64_t position,
+            bool goes_on, std::chrono::steady_clock::time_point now) {
+    LongLine& line = long_lines[is_stderr ? 1 : 0];
+    if (line.pieces == 0 && !goes_on) {
+      joiner.Add(text, time_us, is_stderr, position, now);
+      return;
+    }
+    if (text.empty()) {  // the line ended with the piece before
+    } else if (line.pieces < kMaxLinePieces) {
+      ++line.pieces;
+      joiner.Finish();
+      joiner.Add(goes_on ? absl::StrCat(ToAbsl(text), kGoesOnMark) : std::string(text), time_us,
+                 is_stderr, position, now);
+    } else {
+      line.dropped_bytes += text.size();
+    }
+    if (line.dropped_bytes > (goes_on ? kDroppedSaidBytes : 0)) {
+      joiner.Say(absl::StrCat("[takt: ", line.dropped_bytes,
+                              " bytes of this line were dropped: ", "of one line at most ",
+                              kMaxLinePieces * kMaxLineBytes, " bytes are kept]"),
+                 time_us, is_stderr, position);
+      line.dropped_bytes = 0;
+    }
+    if (!goes_on) line = LongLine();
   }
 
   // Gives finished entries to the store; the last one only when it has waited for its rest.
@@ -123,6 +143,7 @@ struct Collector::Feed {
     }
     // Read again from what was taken: the source keeps the rest.
     joiner.Reset();
+    for (LongLine& line : long_lines) line = LongLine();
     cursor = store.Position(stream).value_or(0);
     return status;
   }
@@ -134,6 +155,7 @@ struct Collector::Source {
   bool live = true;
   bool gone = false;                                   // the runtime no longer has it
   bool dirty = true;                                   // something may be unread
+  bool unread_files = false;                           // more was there than is read at once
   bool final = false;                                  // ended, and everything was read
   std::vector<std::unique_ptr<Feed>> output;           // of stdout and stderr, one for each store
   std::map<std::string, std::unique_ptr<Feed>> files;  // by "store path inode"
@@ -186,6 +208,7 @@ void Collector::Loop() {
     last = status;
     std::unique_lock lock(mutex_);
     if (stop_) return;
+    if (status.ok() && more_) continue;
     // A failing store is not asked again at once; otherwise whatever comes wakes the loop.
     if (status.ok()) {
       wake_.wait_for(lock, kRoundInterval,
@@ -239,19 +262,27 @@ absl::Status Collector::Observe() {
 
 absl::Status Collector::ReadInstance(const std::string& id, Source& source) {
   const auto now = clock_.Steady();
+  bool more = false;
   for (const auto& feed : source.output) {
-    while (true) {
+    for (int round = 0;; ++round) {
+      more = more || round == kRoundsAtOnce;
+      if (round == kRoundsAtOnce) break;
       auto lines = runtime_.ReadLog(id, feed->cursor, kLinesAtOnce);
-      if (!lines.ok()) break;  // it went between Observe and now
+      if (!lines.ok() || lines->empty()) break;  // not ok: it went between Observe and now
       for (const runtime::LogLine& line : *lines) {
-        feed->joiner.Add(line.text, Micros(line.time), line.is_stderr, line.cursor, now);
+        const std::int64_t time_us = Micros(line.time);
+        if (line.lost_bytes > 0) {
+          feed->joiner.Say(absl::StrCat("[takt: ", line.lost_bytes, " bytes of output are missing ",
+                                        "here: the instance's log was full before they were read]"),
+                           time_us, line.is_stderr, feed->cursor);
+        }
+        feed->Take(line.text, time_us, line.is_stderr, line.cursor, line.goes_on, now);
         feed->cursor = line.cursor;
       }
       TAKT_RETURN_IF_ERROR(feed->Deliver(store_, false, now));
-      if (lines->size() < kLinesAtOnce) break;
     }
   }
-  source.dirty = false;
+  source.dirty = more;
   return absl::OkStatus();
 }
 
@@ -280,7 +311,8 @@ absl::Status Collector::FindFile(Source& source, const ServiceLogs::Declared& de
   return absl::OkStatus();
 }
 
-absl::Status Collector::ReadFile(Feed& feed) {
+absl::Status Collector::ReadFile(Feed& feed, bool ended) {
+  feed.more = false;
   struct stat st;
   if (fstat(feed.fd, &st) != 0) return absl::OkStatus();
   const auto size = static_cast<std::uint64_t>(st.st_size);
@@ -290,27 +322,43 @@ absl::Status Collector::ReadFile(Feed& feed) {
   }
   const auto now = clock_.Steady();
   const std::int64_t now_us = Micros(clock_.Now());
+  const auto take = [&](std::string_view text, std::size_t bytes, bool goes_on) {
+    const std::string line = ValidUtf8(text);
+    const std::int64_t said = RecogniseTime(line).value_or(now_us);
+    const bool plausible = said > now_us - 30 * kDayUs && said < now_us + kDayUs;
+    feed.cursor += bytes;
+    feed.Take(line, plausible ? said : now_us, false, feed.cursor, goes_on, now);
+  };
   std::string block;
-  while (feed.cursor < size) {
+  for (int round = 0; feed.cursor < size; ++round) {
+    feed.more = round == kRoundsAtOnce;
+    if (feed.more) break;
     block.resize(std::min<std::uint64_t>(kFileBlockBytes, size - feed.cursor));
     const ssize_t got = pread(feed.fd, block.data(), block.size(), static_cast<off_t>(feed.cursor));
     if (got <= 0) break;
     std::string_view rest(block.data(), static_cast<std::size_t>(got));
-    std::size_t used = 0;
-    for (auto end = rest.find('\n'); end != std::string_view::npos || rest.size() >= kMaxEntryBytes;
-         end = rest.find('\n')) {
-      // A line without an end is taken in pieces.
-      const bool piece = end == std::string_view::npos || end > kMaxEntryBytes;
-      const std::size_t length = piece ? std::min(rest.size(), kMaxEntryBytes) : end;
-      const std::string line = ValidUtf8(rest.substr(0, length));
-      used += length + (piece ? 0 : 1);
-      const std::int64_t said = RecogniseTime(line).value_or(now_us);
-      const bool plausible = said > now_us - 30 * kDayUs && said < now_us + kDayUs;
-      feed.joiner.Add(line, plausible ? said : now_us, false, feed.cursor + used, now);
-      rest.remove_prefix(length + (piece ? 0 : 1));
+    const bool last_block = feed.cursor + rest.size() >= size;
+    const std::uint64_t before = feed.cursor;
+    while (!rest.empty()) {
+      const auto end = rest.find('\n');
+      std::size_t length = std::min(end, rest.size());
+      if (length > kMaxLineBytes) {  // in pieces, between characters
+        length = kMaxLineBytes;
+        while (length > kMaxLineBytes - 4 &&
+               (static_cast<std::uint8_t>(rest[length]) & 0xc0) == 0x80)
+          --length;
+        take(rest.substr(0, length), length, true);
+      } else if (end != std::string_view::npos) {
+        take(rest.substr(0, length), length + 1, false);
+        ++length;
+      } else if (ended && last_block) {
+        take(rest, length, false);
+      } else {
+        break;  // an unfinished line
+      }
+      rest.remove_prefix(length);
     }
-    if (used == 0) break;  // an unfinished line
-    feed.cursor += used;
+    if (feed.cursor == before) break;
     TAKT_RETURN_IF_ERROR(feed.Deliver(store_, false, now));
   }
   return absl::OkStatus();
@@ -319,33 +367,27 @@ absl::Status Collector::ReadFile(Feed& feed) {
 absl::Status Collector::ReadFiles(Source& source) {
   for (const auto& [name, feed] : source.files) feed->seen = false;
   for (const auto& declared : source.logs.stores) {
-    if (declared.source == "stdout" || declared.source.empty() || declared.source[0] != '/') {
-      continue;
-    }
+    if (declared.source.empty() || declared.source[0] != '/') continue;
+    const std::string path = HostPath(source.logs.mounts, declared.source);
+    if (path.empty()) continue;
+    const auto slash = path.rfind('/');
+    const std::string directory = path.substr(0, slash), pattern = path.substr(slash + 1);
     const std::string wanted = CleanPath(declared.source);
-    for (const auto& [inside, here] : source.logs.mounts) {
-      if (!(wanted.starts_with(inside) &&
-            (wanted.size() == inside.size() || inside == "/" || wanted[inside.size()] == '/'))) {
-        continue;
-      }
-      const std::string path = CleanPath(JoinPath(here, wanted.substr(inside.size())));
-      const auto slash = path.rfind('/');
-      const std::string directory = path.substr(0, slash), pattern = path.substr(slash + 1);
-      const std::string shown_directory = wanted.substr(0, wanted.rfind('/'));
-      auto names = ListDir(directory);
-      if (!names.ok()) break;
-      for (const std::string& name : *names) {
-        if (fnmatch(pattern.c_str(), name.c_str(), FNM_PERIOD) != 0) continue;
-        TAKT_RETURN_IF_ERROR(
-            FindFile(source, declared, JoinPath(shown_directory, name), JoinPath(directory, name)));
-      }
-      break;
+    const std::string shown_directory = wanted.substr(0, wanted.rfind('/'));
+    auto names = ListDir(directory);
+    if (!names.ok()) continue;
+    for (const std::string& name : *names) {
+      if (fnmatch(pattern.c_str(), name.c_str(), FNM_PERIOD) != 0) continue;
+      TAKT_RETURN_IF_ERROR(
+          FindFile(source, declared, JoinPath(shown_directory, name), JoinPath(directory, name)));
     }
   }
+  source.unread_files = false;
   for (auto it = source.files.begin(); it != source.files.end();) {
     Feed& feed = *it->second;
-    TAKT_RETURN_IF_ERROR(ReadFile(feed));
-    if (feed.seen) {
+    TAKT_RETURN_IF_ERROR(ReadFile(feed, !feed.seen || !source.live || source.gone));
+    source.unread_files = source.unread_files || feed.more;
+    if (feed.seen || feed.more) {
       ++it;
     } else {  // rotated away or deleted, and read to its end
       TAKT_RETURN_IF_ERROR(feed.Deliver(store_, true, clock_.Steady()));
@@ -383,6 +425,7 @@ absl::Status Collector::Step() {
     }
   }
   absl::Status first;
+  more_ = false;
   if (state_changed) first.Update(Observe());
   for (auto it = sources_.begin(); it != sources_.end();) {
     const std::string& id = it->first;
@@ -395,8 +438,9 @@ absl::Status Collector::Step() {
       first.Update(ReadFiles(source));
       const bool ended = !source.live || source.gone;
       first.Update(Deliver(source, ended));
-      source.final = ended && !source.dirty;
+      source.final = ended && !source.dirty && !source.unread_files;
     }
+    more_ = more_ || source.dirty || source.unread_files;
     if (source.gone && source.final) {
       it = sources_.erase(it);
     } else {

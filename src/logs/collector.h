@@ -17,10 +17,10 @@
 #include <set>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/mounts.h"
 #include "base/status.h"
 #include "logs/store.h"
 #include "runtime/runtime.h"
@@ -29,6 +29,9 @@ namespace takt::logs {
 
 inline constexpr int kDefaultTtlDays = 7;           // of output that no label speaks of
 inline constexpr std::size_t kMaxEntryLines = 200;  // joined into one entry; then a new one begins
+// Of a line longer than kMaxLineBytes so many pieces are kept, an entry each; the rest is counted.
+inline constexpr std::size_t kMaxLineBytes = 64 << 10;
+inline constexpr std::size_t kMaxLinePieces = 16;
 inline constexpr std::size_t kMaxFollowedFiles = 200;  // of one service; further ones are not read
 
 // What a service's labels say about its logs.
@@ -39,8 +42,8 @@ struct ServiceLogs {
     int ttl_days = 2;
   };
   std::vector<Declared> stores;
-  // Where paths of the instance lie on this machine: (path in the instance, path here).
-  std::vector<std::pair<std::string, std::string>> mounts;
+  // Where paths of the instance lie on this machine.
+  Mounts mounts;
 };
 
 class Collector {
@@ -66,7 +69,8 @@ class Collector {
   absl::Status ReadFiles(Source& source);
   absl::Status FindFile(Source& source, const ServiceLogs::Declared& declared,
                         const std::string& shown, const std::string& path);
-  absl::Status ReadFile(Feed& feed);
+  // `ended`: nobody writes it any more, so a last line without an end is one.
+  absl::Status ReadFile(Feed& feed, bool ended);
   // Gives finished entries to the store; the last one only when it has waited for its rest.
   absl::Status Deliver(Source& source, bool all);
 
@@ -75,6 +79,7 @@ class Collector {
   const Lookup lookup_;
   const Clock& clock_;
   std::map<std::string, std::unique_ptr<Source>> sources_;  // by instance; the loop's alone
+  bool more_ = false;  // Step left something unread; the loop's alone
 
   std::mutex mutex_;
   std::condition_variable wake_;

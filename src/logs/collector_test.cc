@@ -145,6 +145,17 @@ TEST_F(CollectorTest, FollowsFilesThroughRotationAndTruncation) {
   EXPECT_THAT(Texts("asked"), IsEmpty());
 }
 
+TEST_F(CollectorTest, FollowsAFileOnAMountInsideAMount) {
+  DeclareFiles("/var/log/deep/*.log");
+  ASSERT_TRUE(MakeDirs(dir_.path() + "/deep").ok());
+  logs_.mounts.emplace_back("/var/log/deep", dir_.path() + "/deep");
+  ASSERT_TRUE(MakeDirs(dir_.path() + "/files/deep").ok());
+  Append("deep/hidden.log", "hidden by the mount\n");
+  std::ofstream(dir_.path() + "/deep/a.log") << "seen by the instance\n";
+  Collect();
+  EXPECT_THAT(Texts("store=app"), ElementsAre("seen by the instance"));
+}
+
 TEST_F(CollectorTest, TakesTheTimeThatALineOfAFileStates) {
   DeclareFiles("/var/log/a.log");
   Append("a.log", "2025-12-31T12:00:00Z hello\n1999-01-01T00:00:00Z not plausible\n");
@@ -163,6 +174,73 @@ TEST_F(CollectorTest, AFileWithoutNewlinesAndOfBinaryIsTakenInPiecesOfValidText)
   ASSERT_GE(texts.size(), 4u);
   for (const std::string& text : texts) EXPECT_LE(text.size(), kMaxEntryBytes);
   EXPECT_EQ(texts.back(), "\xe4\xb8\xad \xef\xbf\xbd");
+}
+
+TEST_F(CollectorTest, OfALineWithoutAnEndKeepsTheBeginningAndSaysWhatWasDropped) {
+  DeclareFiles("/var/log/a.log");
+  constexpr std::size_t kBytes = 40 << 20;
+  Append("a.log", std::string(kBytes, 'x'));
+  for (int i = 0; i < 40; ++i) Collect();
+  EXPECT_EQ(Texts("store=app").size(), kMaxLinePieces);
+  Append("a.log", "\nnext\n");
+  Collect();
+  const auto texts = Texts("store=app");
+  ASSERT_EQ(texts.size(), kMaxLinePieces + 2);
+  EXPECT_THAT(texts[0], testing::EndsWith("x [takt: the line goes on]"));
+  EXPECT_THAT(texts[kMaxLinePieces],
+              testing::StartsWith(StrCat("[takt: ", kBytes - kMaxLinePieces * kMaxLineBytes,
+                                         " bytes of this line were dropped")));
+  EXPECT_EQ(texts.back(), "next");
+}
+
+TEST_F(CollectorTest, ALongLineOfOutputIsMarkedAndAShortOneNot) {
+  const std::string piece(kMaxLineBytes, 'x');
+  runtime_.LogWith(instance_, {.text = piece, .goes_on = true});
+  runtime_.LogWith(instance_, {.is_stderr = true, .text = "an error between"});
+  runtime_.LogWith(instance_, {.text = "end"});
+  runtime_.LogWith(instance_, {.text = piece});
+  Collect();
+  EXPECT_THAT(Texts(),
+              ElementsAre(piece + " [takt: the line goes on]", "an error between", "end", piece));
+}
+
+TEST_F(CollectorTest, SaysWhatTheLimitOfAnInstancesLogTookBeforeItWasRead) {
+  runtime_.LogWith(instance_, {.text = "after the gap", .lost_bytes = 12345});
+  Collect();
+  const auto texts = Texts();
+  ASSERT_EQ(texts.size(), 2u);
+  EXPECT_THAT(texts[0], testing::StartsWith("[takt: 12345 bytes of output are missing here"));
+  EXPECT_EQ(Find("level=warn").size(), 1u);
+}
+
+TEST_F(CollectorTest, AFileThatNobodyWritesAnyMoreGivesItsLastLineWithoutAnEnd) {
+  DeclareFiles("/var/log/a.log");
+  Append("a.log", "one\nlast words");
+  Collect();
+  EXPECT_THAT(Texts("store=app"), ElementsAre("one"));
+  runtime_.Exit(instance_, 1);
+  Collect();
+  EXPECT_THAT(Texts("store=app"), ElementsAre("one", "last words"));
+}
+
+TEST_F(CollectorTest, ASourceThatWritesMuchDoesNotKeepOthersWaiting) {
+  runtime::ServiceSpec spec;
+  spec.app = "other";
+  spec.service = "s";
+  spec.revision = 1;
+  spec.image = "i";
+  ASSERT_TRUE(runtime_.Deploy(spec).ok());
+  runtime_.Advance(1s);
+  const std::string other = runtime_.Live("other", "s").at(0);
+  constexpr int kLines = 50'000;
+  for (int i = 0; i < kLines; ++i) runtime_.Log(instance_, StrCat("line ", i));
+  runtime_.Log(other, "hello");
+  Collect();
+  EXPECT_LT(store_->Stats()->entries, kLines);
+  EXPECT_THAT(Texts("app=other"), ElementsAre("hello"));
+  for (int i = 0; i < 3; ++i) Collect();
+  ASSERT_TRUE(store_->Flush().ok());
+  EXPECT_EQ(store_->Stats()->entries, 0u + kLines + 1);
 }
 
 TEST_F(CollectorTest, DoesNotReadThroughALinkOutOfTheVolume) {

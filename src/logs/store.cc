@@ -36,8 +36,23 @@ CREATE TABLE IF NOT EXISTS meta(
   chunk INTEGER PRIMARY KEY REFERENCES chunk(id) ON DELETE CASCADE, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS body(
   chunk INTEGER PRIMARY KEY REFERENCES chunk(id) ON DELETE CASCADE, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS reader(
+  name TEXT PRIMARY KEY, low INTEGER NOT NULL, removed INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reader_cursor(
+  reader TEXT NOT NULL REFERENCES reader(name) ON DELETE CASCADE,
+  stream INTEGER NOT NULL, chunk INTEGER NOT NULL, next INTEGER NOT NULL,
+  PRIMARY KEY(reader, stream)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS total(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 )";
+
+// What a reader r has not read of a chunk c, k being its cursor in the chunk's stream: everything
+// from r.low on, but what lies before the cursor.
+constexpr const char* kUnread =
+    " c.entries>0 AND c.id>=r.low AND (k.chunk IS NULL OR c.id>k.chunk OR "
+    "(c.id=k.chunk AND c.entries>k.next))";
+constexpr const char* kUnreadEntries = "c.entries - CASE WHEN k.chunk=c.id THEN k.next ELSE 0 END";
+constexpr const char* kUnreadJoin =
+    " FROM chunk c LEFT JOIN reader_cursor k ON k.reader=r.name AND k.stream=c.stream WHERE ";
 
 using LevelCounts = std::array<std::uint32_t, kLevels>;
 
@@ -314,6 +329,7 @@ absl::Status LogStore::FlushStream(OpenStream& stream) {
                                 {static_cast<std::int64_t>(stream.position), stream.id}));
   TAKT_RETURN_IF_ERROR(transaction->Commit());
   stream.dirty = false;
+  ++flushes_;
   return absl::OkStatus();
 }
 
@@ -355,9 +371,12 @@ absl::Status LogStore::DropExpired() {
   for (auto it = streams_.begin(); it != streams_.end();) {
     OpenStream& stream = *it->second;
     if (stream.ttl_days > 0) {
+      const std::int64_t before_us = now_us - stream.ttl_days * kDayUs;
+      TAKT_RETURN_IF_ERROR(CountUnread("c.stream=? AND c.last_us<? AND c.id<>?",
+                                       {stream.id, before_us, stream.chunk}));
       TAKT_RETURN_IF_ERROR(
           db_->Run("DELETE FROM chunk WHERE stream=? AND last_us<? AND id<>? AND entries>0",
-                   {stream.id, now_us - stream.ttl_days * kDayUs, stream.chunk}));
+                   {stream.id, before_us, stream.chunk}));
     }
     ++it;
   }
@@ -400,6 +419,7 @@ absl::Status LogStore::DropOverSize() {
       stream->chunk = 0;
       stream->dirty = false;
     }
+    TAKT_RETURN_IF_ERROR(CountUnread("c.id=?", {chunk}));
     TAKT_RETURN_IF_ERROR(db_->Run("DELETE FROM chunk WHERE id=?", {chunk}));
     dropped += entries;
     TAKT_ASSIGN_OR_RETURN(free_pages, pragma("PRAGMA freelist_count"));
@@ -724,6 +744,175 @@ void LogStore::Notify(const std::vector<FoundEntry>& added) {
     const std::lock_guard lock(follower->mutex);
     if (follower->active) follower->on_entries(matches);
   }
+}
+
+// ---- Durable readers ----
+
+absl::Status LogStore::CountUnread(std::string_view condition,
+                                   std::initializer_list<SqlValue> values) {
+  return db_->Run(StrCat("UPDATE reader AS r SET removed = removed + (SELECT coalesce(sum(",
+                         kUnreadEntries, "),0)", kUnreadJoin, condition, " AND ", kUnread, ")"),
+                  values);
+}
+
+std::int64_t LogStore::OldestOpenChunk() const {
+  std::int64_t oldest = INT64_MAX;
+  for (const auto& [id, stream] : streams_) {
+    if (stream->chunk != 0) oldest = std::min(oldest, stream->chunk);
+  }
+  return oldest;
+}
+
+absl::StatusOr<std::vector<std::string>> LogStore::Readers() {
+  const std::lock_guard lock(mutex_);
+  TAKT_ASSIGN_OR_RETURN(SqlRows rows, db_->Query("SELECT name FROM reader"));
+  std::vector<std::string> names;
+  while (true) {
+    TAKT_ASSIGN_OR_RETURN(const bool more, rows.Next());
+    if (!more) return names;
+    names.emplace_back(rows.Text(0));
+  }
+}
+
+absl::Status LogStore::AddReader(const std::string& name, bool from_start) {
+  const std::lock_guard lock(mutex_);
+  {
+    TAKT_ASSIGN_OR_RETURN(SqlRows rows, db_->Query("SELECT count(*) FROM reader"));
+    TAKT_RETURN_IF_ERROR(rows.Next().status());
+    if (rows.Int(0) >= static_cast<std::int64_t>(kMaxReaders)) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("there are ", kMaxReaders, " readers of the log store, the most allowed"));
+    }
+  }
+  TAKT_RETURN_IF_ERROR(FlushLocked(true));
+  auto transaction = SqlTransaction::Begin(*db_);
+  TAKT_RETURN_IF_ERROR(transaction.status());
+  TAKT_RETURN_IF_ERROR(db_->Run("INSERT INTO reader VALUES(?,0,0)", {std::string_view(name)}));
+  if (!from_start) {
+    TAKT_RETURN_IF_ERROR(db_->Run(
+        "UPDATE reader SET low=(SELECT min(?, coalesce(max(id)+1,1)) FROM chunk) WHERE name=?",
+        {OldestOpenChunk(), std::string_view(name)}));
+    TAKT_RETURN_IF_ERROR(
+        db_->Run("INSERT INTO reader_cursor SELECT r.name, c.stream, c.id, c.entries "
+                 "FROM reader r JOIN chunk c ON c.id>=r.low WHERE r.name=? AND c.id="
+                 "(SELECT max(id) FROM chunk WHERE stream=c.stream)",
+                 {std::string_view(name)}));
+  }
+  return transaction->Commit();
+}
+
+absl::Status LogStore::RemoveReader(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  TAKT_RETURN_IF_ERROR(
+      db_->Run("DELETE FROM reader_cursor WHERE reader=?", {std::string_view(name)}));
+  return db_->Run("DELETE FROM reader WHERE name=?", {std::string_view(name)});
+}
+
+absl::StatusOr<ReaderBatch> LogStore::ReadNext(const std::string& name, const Query& query,
+                                               std::size_t max_entries, std::size_t max_bytes) {
+  struct Piece {
+    std::int64_t chunk, stream, begin, end;
+    StreamKey key;
+  };
+  // Only so many chunks at once: one that has a match in a thousand lines is read on the next call.
+  constexpr std::int64_t kChunksAtOnce = 64;
+  std::vector<Piece> pieces;
+  {
+    const std::lock_guard lock(read_mutex_);
+    {
+      TAKT_ASSIGN_OR_RETURN(SqlRows rows, reader_->Query("SELECT 1 FROM reader WHERE name=?",
+                                                         {std::string_view(name)}));
+      TAKT_ASSIGN_OR_RETURN(const bool found, rows.Next());
+      if (!found) return absl::NotFoundError(StrCat("no reader ", name, " of the log store"));
+    }
+    const std::string sql = StrCat(
+        "SELECT s.app, s.service, s.instance, s.store, s.node, s.run, s.revision, s.file, s.inode, "
+        "c.id, c.stream, CASE WHEN k.chunk=c.id THEN k.next ELSE 0 END, c.entries "
+        "FROM reader r JOIN chunk c LEFT JOIN reader_cursor k ON k.reader=r.name AND "
+        "k.stream=c.stream JOIN stream s ON s.id=c.stream WHERE r.name=? AND ",
+        kUnread, " ORDER BY c.id LIMIT ?");
+    TAKT_ASSIGN_OR_RETURN(SqlRows rows,
+                          reader_->Query(sql, {std::string_view(name), kChunksAtOnce}));
+    while (true) {
+      TAKT_ASSIGN_OR_RETURN(const bool more, rows.Next());
+      if (!more) break;
+      pieces.push_back({rows.Int(9), rows.Int(10), rows.Int(11), rows.Int(12), KeyOf(rows, 0)});
+    }
+  }
+  ReaderBatch batch;
+  std::size_t bytes = 0;
+  Columns columns;
+  for (const Piece& piece : pieces) {
+    std::int64_t end = piece.end;
+    if (query.MayMatchStream(piece.key)) {
+      TAKT_RETURN_IF_ERROR(ReadColumns(piece.chunk, true, columns));
+      end = std::min<std::int64_t>(end, std::ssize(columns.times_us));
+      std::string lower;
+      for (std::int64_t i = piece.begin; i < end; ++i) {
+        if (batch.entries.size() >= max_entries || (bytes > 0 && bytes >= max_bytes)) {
+          end = i;
+          break;
+        }
+        const auto at = static_cast<std::size_t>(i);
+        const std::string_view text = columns.Text(at);
+        lower = text;
+        LowerAscii(lower);
+        if (!query.Match({&piece.key, columns.LevelOf(at), columns.IsStderr(at), text, lower})) {
+          continue;
+        }
+        batch.entries.push_back({{piece.chunk, i}, piece.key, EntryAt(columns, at)});
+        bytes += text.size();
+      }
+    }
+    if (end > piece.begin) batch.passed += static_cast<std::uint64_t>(end - piece.begin);
+    batch.ends[piece.stream] = {piece.chunk, end};
+    if (end < piece.end) {
+      batch.more = true;
+      return batch;
+    }
+  }
+  batch.more = std::ssize(pieces) == kChunksAtOnce;
+  return batch;
+}
+
+absl::Status LogStore::CommitRead(const std::string& name, const ReaderBatch& batch) {
+  if (batch.ends.empty()) return absl::OkStatus();
+  const std::lock_guard lock(mutex_);
+  auto transaction = SqlTransaction::Begin(*db_);
+  TAKT_RETURN_IF_ERROR(transaction.status());
+  for (const auto& [stream, end] : batch.ends) {
+    TAKT_RETURN_IF_ERROR(
+        db_->Run("INSERT OR REPLACE INTO reader_cursor "
+                 "SELECT name, ?2, ?3, ?4 FROM reader WHERE name=?1",
+                 {std::string_view(name), stream, end.chunk, end.index}));
+  }
+  if (!batch.more) {
+    // Everything on the disk has been read: only chunks that are open now, or new, can hold more.
+    TAKT_RETURN_IF_ERROR(db_->Run(
+        StrCat("UPDATE reader AS r SET low=max(low, (SELECT min(?2, "
+               "coalesce(max(id)+1,1)) FROM chunk)) WHERE name=?1 AND NOT EXISTS (SELECT 1",
+               kUnreadJoin, kUnread, ")"),
+        {std::string_view(name), OldestOpenChunk()}));
+    TAKT_RETURN_IF_ERROR(
+        db_->Run("DELETE FROM reader_cursor WHERE reader=?1 AND "
+                 "chunk<(SELECT low FROM reader WHERE name=?1)",
+                 {std::string_view(name)}));
+  }
+  return transaction->Commit();
+}
+
+absl::StatusOr<ReaderState> LogStore::StateOfReader(const std::string& name) {
+  const std::lock_guard lock(read_mutex_);
+  TAKT_ASSIGN_OR_RETURN(
+      SqlRows rows,
+      reader_->Query(StrCat("SELECT r.removed, (SELECT coalesce(sum(", kUnreadEntries, "),0)",
+                            kUnreadJoin, kUnread, "), (SELECT coalesce(min(c.first_us),0)",
+                            kUnreadJoin, kUnread, ") FROM reader r WHERE r.name=?"),
+                     {std::string_view(name)}));
+  TAKT_ASSIGN_OR_RETURN(const bool found, rows.Next());
+  if (!found) return absl::NotFoundError(StrCat("no reader ", name, " of the log store"));
+  return ReaderState{static_cast<std::uint64_t>(rows.Int(1)), rows.Int(2),
+                     static_cast<std::uint64_t>(rows.Int(0))};
 }
 
 absl::Status LogStore::RemoveApp(const std::string& app) {

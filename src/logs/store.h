@@ -10,9 +10,11 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -28,10 +30,11 @@
 
 namespace takt::logs {
 
-inline constexpr std::size_t kMaxEntryBytes = 64 << 10;  // longer ones are cut, and say so
+inline constexpr std::size_t kMaxEntryBytes = 65 << 10;  // longer ones are cut, and say so
 inline constexpr std::size_t kMaxSearchEntries = 10'000;
 inline constexpr std::size_t kMaxHistogramBuckets = 2000;
 inline constexpr std::size_t kMaxTails = 256;  // subscriptions at once
+inline constexpr std::size_t kMaxReaders = 16;
 
 struct StoreOptions {
   std::string path;
@@ -82,6 +85,20 @@ struct StoreStats {
   std::uint64_t dropped_entries = 0;  // by max_bytes, since the store was made
 };
 
+// What a durable reader gets next; see LogStore::ReadNext.
+struct ReaderBatch {
+  std::vector<FoundEntry> entries;       // of a stream in its order
+  std::uint64_t passed = 0;              // entries looked at, with those that did not match
+  std::map<std::int64_t, EntryId> ends;  // by stream: how far it was read, for CommitRead
+  bool more = false;                     // there was more to read
+};
+
+struct ReaderState {
+  std::uint64_t behind_entries = 0;   // on the disk and not read
+  std::int64_t oldest_unread_us = 0;  // about; 0 = nothing is unread
+  std::uint64_t removed_entries = 0;  // by days or size before they were read, ever
+};
+
 class LogStore {
  public:
   static absl::StatusOr<std::unique_ptr<LogStore>> Open(const StoreOptions& options,
@@ -119,6 +136,22 @@ class LogStore {
   absl::StatusOr<Tail> Follow(std::shared_ptr<const Query> query,
                               std::function<void(const std::vector<FoundEntry>&)> on_entries);
 
+  // Durable readers: the store remembers under a name how far each has read, in the same database
+  // as the entries, so both survive the same deaths. Each entry is read at least once; those that
+  // days or size remove before are counted. ALREADY_EXISTS, RESOURCE_EXHAUSTED beyond kMaxReaders.
+  absl::Status AddReader(const std::string& name, bool from_start);
+  absl::Status RemoveReader(const std::string& name);  // OK where there is none
+  absl::StatusOr<std::vector<std::string>> Readers();
+  // What comes after the last CommitRead and is on the disk (so the newest entries come after the
+  // flush interval): matches of `query` up to about so many entries and bytes of text. Without
+  // CommitRead the same again. NOT_FOUND for an unknown reader.
+  absl::StatusOr<ReaderBatch> ReadNext(const std::string& name, const Query& query,
+                                       std::size_t max_entries, std::size_t max_bytes);
+  absl::Status CommitRead(const std::string& name, const ReaderBatch& batch);
+  absl::StatusOr<ReaderState> StateOfReader(const std::string& name);
+  // Counts up with each flush: where it stands still, ReadNext has nothing new.
+  std::uint64_t flushes() const { return flushes_; }
+
   absl::Status RemoveApp(const std::string& app);
   absl::StatusOr<StoreStats> Stats();
   // All streams, for lists of what there is to ask about.
@@ -150,6 +183,10 @@ class LogStore {
                          std::int64_t from_us, std::int64_t to_us,
                          const std::function<void(std::size_t)>& visit);
   void Notify(const std::vector<FoundEntry>& added);
+  // Counts, for each reader, what it has not read of the chunks (alias c) that `condition` takes;
+  // to be called before they are removed.
+  absl::Status CountUnread(std::string_view condition, std::initializer_list<SqlValue> values);
+  std::int64_t OldestOpenChunk() const;  // INT64_MAX when none is open
 
   const StoreOptions options_;
   const Clock& clock_;
@@ -162,6 +199,7 @@ class LogStore {
   std::mutex followers_mutex_;
   std::vector<std::weak_ptr<Follower>> followers_;
   std::chrono::steady_clock::time_point last_drop_{};
+  std::atomic<std::uint64_t> flushes_{0};
 };
 
 }  // namespace takt::logs

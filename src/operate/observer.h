@@ -31,7 +31,7 @@
 #include "metrics/prometheus.h"
 #include "metrics/store.h"
 #include "operate/doctor.h"
-#include "operate/paths.h"
+#include "base/mounts.h"
 #include "operate/runs.h"
 #include "operate/scaler.h"
 #include "runtime/runtime.h"

@@ -136,6 +136,9 @@ struct LogLine {
   bool is_stderr = false;
   std::string text;          // without the newline; valid UTF-8
   std::uint64_t cursor = 0;  // position after this line, for the next ReadLog of this instance
+  bool goes_on = false;      // too long for one: the next one goes on with it
+  // Before this line so much had been said that nobody read before the log's limit removed it.
+  std::uint64_t lost_bytes = 0;
 };
 
 // What a runtime can do. A template that needs a feature that is not in `features` is refused

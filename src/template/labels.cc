@@ -4,7 +4,9 @@
 #include <array>
 #include <charconv>
 #include <chrono>
+#include <map>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <tuple>
 #include <utility>
@@ -92,7 +94,7 @@ class Labels {
     std::string_view name;  // ends with _ where the rest of the label is a name or port
     void (Labels::*apply)(std::string_view rest);
   };
-  static constexpr std::size_t kRows = 36;
+  static constexpr std::size_t kRows = 38;
   static const std::array<Row, kRows>& Table();
 
   const std::string& value() const { return label_->value.text; }
@@ -158,10 +160,20 @@ class Labels {
       Error("stdout, or the path of a log in the container, such as /var/log/*.log");
       return;
     }
+    if (GivenTwice(stores_, name)) return;
     service_.log_stores.push_back({std::string(name), value(), kDefaultTtlDays});
   }
   void LogTtl(std::string_view name) {
-    if (const auto days = Number(1, kMaxTtlDays)) ttls_.emplace_back(name, *days, label_);
+    const auto days = Number(1, kMaxTtlDays);
+    if (days && !GivenTwice(days_, name)) ttls_.emplace_back(name, *days, label_);
+  }
+  // An error where aliyun.log_... and takt.log_... speak of one name: neither could win in silence.
+  bool GivenTwice(std::map<std::string, std::string, std::less<>>& given, std::string_view name) {
+    const auto [first, added] = given.emplace(name, label_->key);
+    if (added) return false;
+    report_.Error(label_->mark, StrCat(path_, ".", label_->key),
+                  StrCat("the label ", first->second, " says the same already: give one of them"));
+    return true;
   }
   void ApplyTtls() {
     for (const auto& [name, days, label] : ttls_) {
@@ -175,9 +187,10 @@ class Labels {
       std::vector<std::string_view> names;
       for (const auto& known : service_.log_stores) names.push_back(known.name);
       const auto near = NearMiss(name, names);
+      const std::string family = label->key.substr(0, label->key.find('.') + 1);
       report_.Error(label->mark, StrCat(path_, ".", label->key),
-                    StrCat("there is no label aliyun.log_store_", name),
-                    near ? StrCat("did you mean aliyun.log_ttl_", *near, "?") : "");
+                    StrCat("there is no label ", family, "log_store_", name),
+                    near ? StrCat("did you mean ", family, "log_ttl_", *near, "?") : "");
     }
   }
 
@@ -420,6 +433,7 @@ class Labels {
   Report& report_;
   const Entry* label_ = nullptr;  // the one at work
   std::vector<std::tuple<std::string, int, const Entry*>> ttls_;
+  std::map<std::string, std::string, std::less<>> stores_, days_;  // name -> its label
   HealthCheck probe_;
   const Entry* probe_label_ = nullptr;
   const Entry* scaling_label_ = nullptr;  // the last one about scaling
@@ -459,6 +473,8 @@ const std::array<Labels::Row, Labels::kRows>& Labels::Table() {
       {"takt.auto_scaling.min_instances", &Labels::AutoScalingCount},
       {"takt.auto_scaling.max_instances", &Labels::AutoScalingCount},
       {"takt.metrics", &Labels::Metrics},
+      {"takt.log_store_", &Labels::LogStore},
+      {"takt.log_ttl_", &Labels::LogTtl},
       {"takt.model", &Labels::Model},
       {"takt.serves", &Labels::Serves},
       {"takt.learning", &Labels::Learning},

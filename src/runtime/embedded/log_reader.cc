@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "base/fs.h"
+#include "base/text.h"
 #include "runtime/shim/protocol.h"
 
 namespace takt::runtime {
@@ -88,6 +90,8 @@ absl::StatusOr<std::vector<LogLine>> ReadLogLines(const std::string& directory,
   TAKT_ASSIGN_OR_RETURN(const auto segments, Segments(directory));
   std::vector<LogLine> lines;
   std::size_t bytes = 0;
+  std::uint64_t lost =
+      !segments.empty() && segments[0].start > cursor ? segments[0].start - cursor : 0;
   for (std::size_t i = 0; i < segments.size(); ++i) {
     if (i + 1 < segments.size() && segments[i + 1].start <= cursor) continue;
     File file(segments[i].path);
@@ -106,9 +110,11 @@ absl::StatusOr<std::vector<LogLine>> ReadLogLines(const std::string& directory,
           std::chrono::duration_cast<std::chrono::system_clock::duration>(
               std::chrono::nanoseconds(header.time_ns)));
       line.instance = instance;
-      line.is_stderr = (header.flags & 1) != 0;
-      line.text = ToUtf8(text);
+      line.is_stderr = (header.flags & shim::kStandardError) != 0;
+      line.text = ValidUtf8(text);
       line.cursor = segments[i].start + at;
+      line.goes_on = (header.flags & shim::kGoesOn) != 0;
+      line.lost_bytes = std::exchange(lost, 0);
       lines.push_back(std::move(line));
     }
   }
@@ -145,35 +151,6 @@ absl::StatusOr<std::uint64_t> LogTail(const std::string& directory, std::size_t 
     if (left == 0) break;
   }
   return cursor;
-}
-
-std::string ToUtf8(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (std::size_t i = 0; i < text.size();) {
-    const auto byte = [&](std::size_t n) { return static_cast<unsigned char>(text[n]); };
-    const unsigned char lead = byte(i);
-    if (lead < 0x80) {
-      out.push_back(text[i++]);
-      continue;
-    }
-    const std::size_t size = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-    bool good = lead >= 0xC2 && lead <= 0xF4 && i + size <= text.size();
-    for (std::size_t n = 1; good && n < size; ++n) good = (byte(i + n) & 0xC0) == 0x80;
-    if (good) {
-      const unsigned char second = byte(i + 1);  // overlong, surrogate, beyond U+10FFFF
-      good = !((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second >= 0xA0) ||
-               (lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second >= 0x90));
-    }
-    if (good) {
-      out.append(text.substr(i, size));
-      i += size;
-    } else {
-      out += "\xEF\xBF\xBD";
-      ++i;
-    }
-  }
-  return out;
 }
 
 }  // namespace takt::runtime

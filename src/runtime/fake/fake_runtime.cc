@@ -92,7 +92,8 @@ class FakeRuntime::Stage final : public Launcher {
       supervisor_.Started(id, pid, clock_.Now(), endpoints);
     });
     for (const Behaviour::Line& line : b.log) {
-      At(id, start + line.after, [this, id, line] { Append(id, line.text, line.is_stderr); });
+      At(id, start + line.after,
+         [this, id, line] { Append(id, {.is_stderr = line.is_stderr, .text = line.text}); });
     }
     if (spec.health.kind != HealthProbe::Kind::kNone) {
       if (b.healthy_after) {
@@ -177,16 +178,13 @@ class FakeRuntime::Stage final : public Launcher {
     return events_.begin()->first;
   }
 
-  bool Append(const std::string& id, const std::string& text, bool is_stderr) {
+  bool Append(const std::string& id, LogLine line) {
     {
       std::lock_guard lock(mutex_);
       const auto it = actors_.find(id);
       if (it == actors_.end() || it->second.ended) return false;
-      LogLine line;
       line.time = clock_.Now();
       line.instance = id;
-      line.is_stderr = is_stderr;
-      line.text = text;
       line.cursor = it->second.log.size() + 1;
       it->second.log.push_back(std::move(line));
     }
@@ -291,8 +289,11 @@ void FakeRuntime::TakePort(std::uint16_t port, const std::string& by) {
 }
 
 bool FakeRuntime::Log(const std::string& instance, const std::string& text, bool is_stderr) {
+  return LogWith(instance, {.is_stderr = is_stderr, .text = text});
+}
+bool FakeRuntime::LogWith(const std::string& instance, LogLine line) {
   Play();
-  return stage_->Append(instance, text, is_stderr);
+  return stage_->Append(instance, std::move(line));
 }
 bool FakeRuntime::Exit(const std::string& instance, int exit_code) {
   Play();

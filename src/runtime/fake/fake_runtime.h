@@ -61,6 +61,8 @@ class FakeRuntime final : public Runtime {
 
   // To a live instance, now; false when there is none.
   bool Log(const std::string& instance, const std::string& text, bool is_stderr = false);
+  // The same with what else a line says (goes_on, lost_bytes); time and cursor are set here.
+  bool LogWith(const std::string& instance, LogLine line);
   bool Exit(const std::string& instance, int exit_code);
   bool Kill(const std::string& instance, int signal, bool oom_killed = false);
   bool SetHealth(const std::string& instance, Health health, const std::string& why);

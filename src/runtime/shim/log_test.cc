@@ -95,10 +95,15 @@ TEST_F(LogTest, ALineBeyondItsLimitBecomesSeveral) {
   shim::LogWriter log(fd_, 1 << 20);
   Append(log, std::string(shim::kMaxLineBytes * 2 + 10, 'x') + "\n");
   log.Finish(++time_);
-  const auto texts = Texts();
-  ASSERT_THAT(texts, SizeIs(3));
-  EXPECT_EQ(texts[0].size(), shim::kMaxLineBytes);
-  EXPECT_EQ(texts[2].size(), 10u);
+  Append(log, std::string(shim::kMaxLineBytes, 'y') + "\n");
+  const auto lines = All();
+  ASSERT_THAT(lines, SizeIs(4));
+  EXPECT_EQ(lines[0].text.size(), shim::kMaxLineBytes);
+  EXPECT_EQ(lines[2].text.size(), 10u);
+  EXPECT_TRUE(lines[0].goes_on);
+  EXPECT_TRUE(lines[1].goes_on);
+  EXPECT_FALSE(lines[2].goes_on);
+  EXPECT_FALSE(lines[3].goes_on);
 }
 
 TEST_F(LogTest, ProgressIsShownOncePerState) {
@@ -139,7 +144,10 @@ TEST_F(LogTest, TheOldestGoWhenTheLimitIsReachedAndCursorsStayGood) {
   EXPECT_EQ(lines.back().text, "line number 4999");
   for (std::size_t i = 1; i < lines.size(); ++i) {
     ASSERT_EQ(std::stoi(lines[i].text.substr(12)), std::stoi(lines[i - 1].text.substr(12)) + 1);
+    ASSERT_EQ(lines[i].lost_bytes, 0u);
   }
+  EXPECT_GT(lines[0].lost_bytes, 0u);  // of what was removed before the first one that is there
+  EXPECT_EQ(All(1)[0].lost_bytes, lines[0].lost_bytes - 1);
   // From each cursor, the rest; across segments too.
   for (const std::size_t i : {std::size_t{0}, lines.size() / 2, lines.size() - 1}) {
     EXPECT_EQ(All(lines[i].cursor).size(), lines.size() - 1 - i);
@@ -212,21 +220,6 @@ TEST_F(LogTest, WhatAFullDiskRefusesIsCountedAndSaid) {
   EXPECT_EQ(texts[0], "before");
   EXPECT_EQ(texts[1], "takt: 3 lines were lost here: File too large");
   EXPECT_EQ(texts[2], "after");
-}
-
-TEST(Utf8Test, ReplacesWhatIsNoUtf8) {
-  const std::string bad = "\xEF\xBF\xBD";
-  const std::vector<std::pair<std::string, std::string>> cases = {
-      {"plain", "plain"},
-      {"\xe4\xb8\xad\xe6\x96\x87", "\xe4\xb8\xad\xe6\x96\x87"},
-      {"\xf0\x9f\x9a\x97", "\xf0\x9f\x9a\x97"},
-      {"\xc0\x80", bad + bad},            // overlong
-      {"\xed\xa0\x80", bad + bad + bad},  // surrogate
-      {"\xf4\x90\x80\x80", bad + bad + bad + bad},
-      {"\xe4\xb8", bad + bad},  // cut off
-      {"a\xffz", "a" + bad + "z"},
-  };
-  for (const auto& [in, out] : cases) EXPECT_EQ(ToUtf8(in), out);
 }
 
 }  // namespace

@@ -18,10 +18,11 @@ std::string SegmentName(std::uint64_t start) {
   return name;
 }
 
-void AppendFrame(std::string& out, std::int64_t now_ns, bool is_stderr, const std::string& text) {
+void AppendFrame(std::string& out, std::int64_t now_ns, std::uint8_t flags,
+                 const std::string& text) {
   FrameHeader header;
   header.text_bytes = static_cast<std::uint32_t>(text.size());
-  header.flags = is_stderr ? 1 : 0;
+  header.flags = flags;
   header.check = FrameHeader::Check(header.text_bytes, header.flags);
   header.time_ns = now_ns;
   const auto total = static_cast<std::uint32_t>(text.size() + kFrameOverhead);
@@ -77,7 +78,7 @@ void LogWriter::Span(Stream& stream, bool is_stderr, std::int64_t now_ns, const 
     while (stream.partial.size() + piece > kMaxLineBytes) {
       const std::size_t fits = kMaxLineBytes - stream.partial.size();
       stream.partial.append(from, fits);
-      Frame(now_ns, is_stderr, stream.partial);
+      Frame(now_ns, is_stderr, stream.partial, kGoesOn);
       stream.partial.clear();
       from += fits;
       piece -= fits;
@@ -118,8 +119,10 @@ void LogWriter::Finish(std::int64_t now_ns) {
   if (fd_ >= 0) fdatasync(fd_);
 }
 
-void LogWriter::Frame(std::int64_t now_ns, bool is_stderr, const std::string& text) {
-  AppendFrame(pending_, now_ns, is_stderr, text);
+void LogWriter::Frame(std::int64_t now_ns, bool is_stderr, const std::string& text,
+                      std::uint8_t flags) {
+  if (is_stderr) flags |= kStandardError;
+  AppendFrame(pending_, now_ns, flags, text);
   ++pending_lines_;
   if (is_stderr && !text.empty()) last_error_line_ = text.substr(0, 300);
   if (pending_.size() >= std::min<std::uint64_t>(kMaxLineBytes, max_bytes_ / kLogSegments)) {
@@ -132,7 +135,7 @@ void LogWriter::Write(std::int64_t now_ns) {
   if (lost_ > 0) {
     std::string notice;
     AppendFrame(
-        notice, now_ns, true,
+        notice, now_ns, kStandardError,
         "takt: " + std::to_string(lost_) + " lines were lost here: " + std::strerror(lost_error_));
     if (WriteOut(notice)) lost_ = 0;
   }

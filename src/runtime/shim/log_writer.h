@@ -44,7 +44,7 @@ class LogWriter {
   };
   void Span(Stream& stream, bool is_stderr, std::int64_t now_ns, const char* data,
             std::size_t size);
-  void Frame(std::int64_t now_ns, bool is_stderr, const std::string& text);
+  void Frame(std::int64_t now_ns, bool is_stderr, const std::string& text, std::uint8_t flags = 0);
   void Write(std::int64_t now_ns);
   bool WriteOut(const std::string& bytes);
   bool OpenSegment();

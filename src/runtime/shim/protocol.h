@@ -47,10 +47,13 @@ enum class Tag : char {
   kSharePort = 'H',     // port that it keeps, and other instances may have at theirs
 };
 
+inline constexpr std::uint8_t kStandardError = 1;
+inline constexpr std::uint8_t kGoesOn = 2;  // the line was too long; the next frame goes on with it
+
 struct FrameHeader {
   std::uint32_t text_bytes = 0;
   std::uint16_t magic = kMagic;
-  std::uint8_t flags = 0;    // 1: standard error
+  std::uint8_t flags = 0;    // kStandardError, kGoesOn
   std::uint8_t check = 0;    // Check(text_bytes, flags)
   std::int64_t time_ns = 0;  // since 1970
 

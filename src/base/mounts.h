@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-namespace takt::operate {
+namespace takt {
 
 // (path in the instance, path here), of the mounts that lie on this machine.
 using Mounts = std::vector<std::pair<std::string, std::string>>;
@@ -15,4 +15,4 @@ using Mounts = std::vector<std::pair<std::string, std::string>>;
 // absolute path.
 std::string HostPath(const Mounts& mounts, std::string_view path);
 
-}  // namespace takt::operate
+}  // namespace takt

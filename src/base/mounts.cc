@@ -1,8 +1,8 @@
-#include "operate/paths.h"
+#include "base/mounts.h"
 
 #include "base/fs.h"
 
-namespace takt::operate {
+namespace takt {
 
 std::string HostPath(const Mounts& mounts, std::string_view path) {
   if (path.empty() || path[0] != '/') return "";
@@ -19,4 +19,4 @@ std::string HostPath(const Mounts& mounts, std::string_view path) {
       JoinPath(best->second, clean.substr(best->first == "/" ? 1 : best->first.size())));
 }
 
-}  // namespace takt::operate
+}  // namespace takt

@@ -1,8 +1,8 @@
-#include "operate/paths.h"
+#include "base/mounts.h"
 
 #include <gtest/gtest.h>
 
-namespace takt::operate {
+namespace takt {
 namespace {
 
 TEST(HostPath, FindsTheMountThatHoldsAPath) {
@@ -24,4 +24,4 @@ TEST(HostPath, FindsTheMountThatHoldsAPath) {
 }
 
 }  // namespace
-}  // namespace takt::operate
+}  // namespace takt
