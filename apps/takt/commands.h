@@ -17,6 +17,8 @@ void AddAppCommands(CLI::App& app, int* exit_code);
 void AddPlatformCommands(CLI::App& app, int* exit_code);
 // search_command.cc: takt search
 void AddSearchCommand(CLI::App& app, int* exit_code);
+// forward_command.cc: takt forward ls, add, rm
+void AddForwardCommand(CLI::App& app, int* exit_code);
 // run_commands.cc: runs, models
 void AddRunCommands(CLI::App& app, int* exit_code);
 // daemon.cc: takt daemon

@@ -53,6 +53,7 @@ struct DaemonOptions {
   bool no_token = false;
   std::vector<std::string> alert_webhooks, alert_dingtalk;
   std::string nvml;
+  std::vector<std::string> log_loki, log_otlp;
 };
 
 // /var/lib/takt for root, else where the user's programs keep their data.
@@ -130,6 +131,21 @@ std::vector<operate::Receiver> ReceiversOf(const DaemonOptions& options) {
   return receivers;
 }
 
+// Log forwards that the command line names: loki-1, ..., otlp-1, ...
+std::vector<logs::Forward> ForwardsOf(const DaemonOptions& options) {
+  std::vector<logs::Forward> forwards;
+  using Kind = logs::ForwardKind;
+  for (const auto& [urls, kind] :
+       {std::pair(&options.log_loki, Kind::kLoki), std::pair(&options.log_otlp, Kind::kOtlp)}) {
+    for (std::size_t i = 0; i < urls->size(); ++i) {
+      forwards.push_back({.name = StrCat(logs::ForwardKindName(kind), "-", i + 1),
+                          .kind = kind,
+                          .url = (*urls)[i]});
+    }
+  }
+  return forwards;
+}
+
 absl::Status RunDaemon(const DaemonOptions& options) {
   // Two arenas serve these few threads as well as eight for each core, in a fraction of the memory.
   mallopt(M_ARENA_MAX, 2);
@@ -197,13 +213,16 @@ absl::Status RunDaemon(const DaemonOptions& options) {
   const auto api = api::Api::Create(std::move(api_options), *line, *runtime, *volumes, clock);
   TAKT_ASSIGN_OR_RETURN(
       const auto observer,
-      operate::Observer::Open(data_dir, *line, *runtime, *volumes, clock, options.nvml));
+      operate::Observer::Open(
+          {.data_dir = data_dir, .nvml = options.nvml, .forwards = ForwardsOf(options)}, *line,
+          *runtime, *volumes, clock));
   api::Workers workers(kQuestionThreads);
   api::LiveSearches live(observer->logs(), kKeepAlive);
   api::Workers exporters(kExportThreads);
   api::AddLogSearchRoutes(api->router(), observer->logs(), live, workers, exporters);
   api::AddSavedSearchRoutes(api->router(), observer->searches(),
                             [&api] { api->Broadcast("searches", "{}"); });
+  api::AddLogForwardRoutes(api->router(), observer->forwarder(), workers);
   api::AddMetricRoutes(api->router(), observer->metrics(), workers);
   api::AddLearningRoutes(api->router(), observer->learning(), observer->runs(), workers);
   api::AddRunRoutes(api->router(), observer->runs(), observer->learning(), *line, *volumes,
@@ -263,6 +282,9 @@ void AddDaemonCommand(CLI::App& app, int* exit_code) {
       ->add_option("--nvml", options->nvml,
                    "NVIDIA's management library, for GPUs [libnvidia-ml.so.1]")
       ->envname("TAKT_NVML");
+  command->add_option("--log-loki", options->log_loki,
+                      "URL of a Loki that all log entries are sent on to (see takt forward)");
+  command->add_option("--log-otlp", options->log_otlp, "The same for a receiver of OTLP over HTTP");
   command->callback([options, exit_code] { Finish(RunDaemon(*options), exit_code); });
 }
 

@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
   takt::cli::AddAppCommands(app, &exit_code);
   takt::cli::AddPlatformCommands(app, &exit_code);
   takt::cli::AddSearchCommand(app, &exit_code);
+  takt::cli::AddForwardCommand(app, &exit_code);
   takt::cli::AddRunCommands(app, &exit_code);
   takt::cli::AddDaemonCommand(app, &exit_code);
   takt::cli::AddCompletionCommand(app);

@@ -168,6 +168,12 @@ class ApiTest : public ::testing::Test {
     AddLogSearchRoutes(api_->router(), *log_store_, *live_, *workers_, *exporters_);
     searches_ = logs::SavedSearches::Open(dir_.path() + "/searches.db", clock_).value();
     AddSavedSearchRoutes(api_->router(), *searches_, [this] { api_->Broadcast("searches", "{}"); });
+    forwarder_ = logs::Forwarder::Open(
+                     dir_.path() + "/forward.db", {}, *log_store_, clock_,
+                     [](const auto&) { return absl::UnavailableError("nobody there"); },
+                     [](const auto&, bool) {})
+                     .value();
+    AddLogForwardRoutes(api_->router(), *forwarder_, *workers_);
     AddMetricRoutes(api_->router(), *metric_store_, *workers_);
     alert_file_ = operate::AlertFile::Open(dir_.path() + "/alerts.db").value();
     alerts_ =
@@ -193,6 +199,7 @@ class ApiTest : public ::testing::Test {
     server_.reset();
     runtime_.SetLogListener(nullptr);
     live_.reset();
+    forwarder_.reset();
     workers_.reset();
     exporters_.reset();
     api_.reset();
@@ -313,6 +320,7 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<Workers> workers_, exporters_;
   std::unique_ptr<LiveSearches> live_;
   std::unique_ptr<logs::SavedSearches> searches_;
+  std::unique_ptr<logs::Forwarder> forwarder_;
   std::unique_ptr<net::HttpServer> server_;
 };
 
@@ -420,6 +428,40 @@ TEST_F(ApiTest, ExportsAllThatMatchesPlainAndPacked) {
   EXPECT_EQ(Gunzip(packed), body);
   EXPECT_EQ(download("/logs/export?query=nothing+such").second, "");
   EXPECT_EQ(Get("/logs/export?format=csv").status, 400);
+}
+
+TEST_F(ApiTest, LogForwardsAreSetChangedAndRemovedAndKeepTheirSecrets) {
+  const json central = {{"kind", "loki"},
+                        {"url", "https://user:secret1@logs.example/?key=secret2"},
+                        {"query", "level>=warn"},
+                        {"headers", {{"Authorization", "secret3"}}}};
+  const Answer made = Call("PUT", "/logs/forwards/central", central.dump());
+  ASSERT_EQ(made.status, 200) << made.body;
+  const json& shown = made.body["forwards"][0];
+  EXPECT_EQ(shown["url"], "https://logs.example/loki/api/v1/push");
+  EXPECT_EQ(shown["headers"], json({"Authorization"}));
+  EXPECT_EQ(shown["state"], "idle");
+  EXPECT_EQ(shown["last_sent_at"], nullptr);
+  for (const char* secret : {"secret1", "secret2", "secret3"}) {
+    EXPECT_THAT(made.reply.body, ::testing::Not(HasSubstr(secret)));
+  }
+  EXPECT_EQ(
+      Call("PUT", "/logs/forwards/central", R"({"enabled": false})").body["forwards"][0]["state"],
+      "off");
+  EXPECT_EQ(forwarder_->Get("central")->headers.at("Authorization"), "secret3");
+  const Answer moved =
+      Call("PUT", "/logs/forwards/central", R"({"url": "https://elsewhere.example"})");
+  EXPECT_EQ(moved.status, 400);
+  EXPECT_THAT(moved.body["message"].get<std::string>(), HasSubstr("headers: expected again"));
+  EXPECT_EQ(Call("PUT", "/logs/forwards/x", R"({"kind": "loki"})").status, 400);
+  EXPECT_EQ(Call("PUT", "/logs/forwards/x", R"({"kind": "udp", "url": "http://a"})").status, 400);
+  EXPECT_EQ(
+      Call("PUT", "/logs/forwards/x", R"({"kind": "otlp", "url": "http://a", "from": "there"})")
+          .status,
+      400);
+  EXPECT_EQ(Call("DELETE", "/logs/forwards/central").status, 204);
+  EXPECT_EQ(Call("DELETE", "/logs/forwards/central").status, 404);
+  EXPECT_EQ(Get("/logs/forwards").body["forwards"].size(), 0u);
 }
 
 TEST_F(ApiTest, FollowsASearchAsEntriesCome) {

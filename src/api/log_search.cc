@@ -333,6 +333,85 @@ Result PutSearch(logs::SavedSearches& searches, Call& call) {
   return Reply::Json(std::move(out));
 }
 
+// ---- Forwards ----
+
+void WriteForward(JsonWriter& w, const logs::Forwarder::View& view) {
+  const auto& [forward, state] = view;
+  std::vector<std::string> headers;  // their values may be secrets
+  for (const auto& [name, value] : forward.headers) headers.push_back(name);
+  w.BeginObject()
+      .Field("name", forward.name)
+      .Field("kind", logs::ForwardKindName(forward.kind))
+      .Field("url", net::ShownUrl(forward.url))
+      .Field("query", forward.query)
+      .Field("headers", headers)
+      .Field("enabled", forward.enabled)
+      .Field("fixed", forward.fixed)
+      .Field("state", !forward.enabled       ? "off"
+                      : state.failing        ? "failing"
+                      : state.behind_entries ? "sending"
+                                             : "idle")
+      .Field("sent_entries", state.sent_entries)
+      .Field("sent_batches", state.sent_batches)
+      .Field("refused_entries", state.refused_entries)
+      .Field("removed_entries", state.removed_entries)
+      .Field("failed_attempts", state.failed_attempts)
+      .Field("behind_entries", state.behind_entries)
+      .Field("lag_seconds", state.lag.count())
+      .Field("last_error", state.last_error);
+  WriteTime(w, "last_error_at", state.last_error_at);
+  WriteTime(w, "last_sent_at", state.last_sent_at);
+  w.EndObject();
+}
+
+Result ListForwards(logs::Forwarder& forwarder) {
+  std::string body;
+  JsonWriter w(&body);
+  w.BeginObject().Key("forwards").BeginArray();
+  for (const auto& view : forwarder.List()) WriteForward(w, view);
+  w.EndArray().EndObject();
+  return Reply::Json(std::move(body));
+}
+
+// What is not said stays as it is. The values of headers are never shown, and kept only for the
+// place that they were given for: nobody gets a password by naming an address of his own.
+Result PutForward(logs::Forwarder& forwarder, Workers& workers, Call& call) {
+  TAKT_ASSIGN_OR_RETURN(const nlohmann::json body, ParseJsonObject(call.request().body));
+  const std::string& name = call.path(0);
+  const auto known = forwarder.Get(name);
+  logs::Forward forward = known.value_or(logs::Forward{.name = name});
+  std::string kind = logs::ForwardKindName(forward.kind), from = "now";
+  ObjectReader reader(body);
+  if (!known.ok()) {
+    reader.Require("kind");
+    reader.Require("url");
+  }
+  reader.Read("kind", &kind);
+  reader.Read("url", &forward.url);
+  reader.Read("query", &forward.query);
+  reader.Read("enabled", &forward.enabled);
+  reader.Read("from", &from);
+  if (reader.Has("headers")) forward.headers.clear();
+  reader.Read("headers", &forward.headers);
+  TAKT_RETURN_IF_ERROR(reader.Done());
+  const auto parsed = logs::ForwardKindFromName(kind);
+  if (!parsed) {
+    return absl::InvalidArgumentError(StrCat("kind: expected loki or otlp, got \"", kind, "\""));
+  }
+  forward.kind = *parsed;
+  if (from != "now" && from != "start") {
+    return absl::InvalidArgumentError(StrCat("from: expected now or start, got \"", from, "\""));
+  }
+  if (known.ok() && forward.url != known->url && !forward.headers.empty() &&
+      !reader.Has("headers")) {
+    return absl::InvalidArgumentError("headers: expected again, since the URL changes");
+  }
+  return workers.Answer(call, [&forwarder, forward, from]() -> Result {
+    TAKT_RETURN_IF_ERROR(forwarder.Put(forward, from == "start"));
+    return ListForwards(forwarder);
+  });
+}
+
 }  // namespace
 
 LiveSearches::LiveSearches(logs::LogStore& store, std::chrono::milliseconds keep_alive)
@@ -417,6 +496,20 @@ void AddSavedSearchRoutes(Router& router, logs::SavedSearches& searches,
     TAKT_RETURN_IF_ERROR(searches.Remove(call.path(0)));
     changed();
     return Reply::Json("", 204);
+  });
+}
+
+void AddLogForwardRoutes(Router& router, logs::Forwarder& forwarder, Workers& workers) {
+  router.Add("GET", "/logs/forwards", {}, [&](Call& call) {
+    return workers.Answer(call, [&forwarder] { return ListForwards(forwarder); });
+  });
+  router.Add("PUT", "/logs/forwards/{name}", {},
+             [&](Call& call) { return PutForward(forwarder, workers, call); });
+  router.Add("DELETE", "/logs/forwards/{name}", {}, [&](Call& call) {
+    return workers.Answer(call, [&forwarder, name = call.path(0)]() -> Result {
+      TAKT_RETURN_IF_ERROR(forwarder.Remove(name));
+      return Reply::Json("", 204);
+    });
   });
 }
 

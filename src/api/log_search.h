@@ -1,5 +1,6 @@
 // Routes to the central logs: search, histogram, context, live search, export, what is stored, and
-// the searches that were saved. All given must outlive the router.
+// the searches that were saved, the places that entries are sent on to. All given must outlive the
+// router.
 #pragma once
 
 #include <chrono>
@@ -12,6 +13,7 @@
 
 #include "api/router.h"
 #include "api/workers.h"
+#include "logs/forward.h"
 #include "logs/searches.h"
 #include "logs/store.h"
 
@@ -19,7 +21,7 @@ namespace takt::api {
 
 inline constexpr std::chrono::seconds kMaxQuestionTime{5};  // then: what was found, complete: false
 inline constexpr std::size_t kMaxExportPieceBytes = 64 << 10;  // waiting for a client, at most
-inline constexpr std::size_t kMaxLiveSearches = 128;            // beyond: RESOURCE_EXHAUSTED
+inline constexpr std::size_t kMaxLiveSearches = 128;           // beyond: RESOURCE_EXHAUSTED
 
 // GET /logs/stream: what matches from now on, pushed as it comes. A client that does not keep up
 // is dropped by its backlog's limit. Any thread; one of its own keeps silent streams alive.
@@ -52,5 +54,6 @@ void AddLogSearchRoutes(Router& router, logs::LogStore& store, LiveSearches& liv
 // `changed` is called after each change of the list.
 void AddSavedSearchRoutes(Router& router, logs::SavedSearches& searches,
                           std::function<void()> changed);
+void AddLogForwardRoutes(Router& router, logs::Forwarder& forwarder, Workers& workers);
 
 }  // namespace takt::api

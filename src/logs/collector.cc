@@ -391,6 +391,7 @@ absl::Status Collector::ReadFiles(Source& source) {
       ++it;
     } else {  // rotated away or deleted, and read to its end
       TAKT_RETURN_IF_ERROR(feed.Deliver(store_, true, clock_.Steady()));
+      store_.Close(feed.stream);
       it = source.files.erase(it);
     }
   }
@@ -442,6 +443,8 @@ absl::Status Collector::Step() {
     }
     more_ = more_ || source.dirty || source.unread_files;
     if (source.gone && source.final) {
+      for (const auto& feed : source.output) store_.Close(feed->stream);
+      for (const auto& [name, feed] : source.files) store_.Close(feed->stream);
       it = sources_.erase(it);
     } else {
       ++it;

@@ -222,7 +222,7 @@ class Forwarder::Worker {
       }
       const milliseconds asked = std::min<milliseconds>(outcome.retry_after, kMaxForwardRetryAfter);
       if (!Wait(std::max(pause, asked))) return;
-      pause = std::min<milliseconds>(pause * 2, kMaxForwardPause);
+      pause = std::min(pause * 2, owner_.timing_.max_pause);
     }
   }
 

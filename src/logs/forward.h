@@ -78,6 +78,7 @@ ForwardBody MakeForwardBody(ForwardKind kind, const std::vector<FoundEntry>& ent
 // What tests make short.
 struct ForwardTiming {
   std::chrono::milliseconds first_pause = kFirstForwardPause;
+  std::chrono::milliseconds max_pause = kMaxForwardPause;
   std::chrono::milliseconds batch_age = kMaxForwardBatchAge;
 };
 

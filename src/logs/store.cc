@@ -1,11 +1,13 @@
 #include "logs/store.h"
 
+#include <fcntl.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
-#include "absl/strings/str_format.h"
 #include "base/text.h"
 
 namespace takt::logs {
@@ -14,7 +16,9 @@ namespace {
 constexpr std::int64_t kDayUs = std::int64_t{86'400} * 1'000'000;
 constexpr auto kDropInterval = std::chrono::seconds(60);
 constexpr auto kReleaseIdle = std::chrono::minutes(5);  // then a chunk leaves the memory as it is
-constexpr std::uint64_t kMinFreeBytes = 256 << 20;      // of the disk, kept free for others
+constexpr std::uint64_t kMinFreeBytes = 256 << 20;      // of the disk (or a 20th), kept free
+// Twice what SQLite's log holds between checkpoints (1000 pages): room to bring it home.
+constexpr std::int64_t kReserveBytes = 8 << 20;
 
 constexpr const char* kSchema = R"(
 CREATE TABLE IF NOT EXISTS stream(
@@ -95,6 +99,7 @@ struct LogStore::OpenStream {
   Columns columns;
   std::int64_t first_us = 0, last_us = 0;  // least and greatest time in `columns`
   bool dirty = false;
+  bool in_use = false;  // asked for by Stream and not closed since
   std::chrono::steady_clock::time_point dirty_since, touched;
 };
 
@@ -177,6 +182,7 @@ absl::StatusOr<std::unique_ptr<LogStore>> LogStore::Open(const StoreOptions& opt
   TAKT_ASSIGN_OR_RETURN(store->reader_, Sqlite::Open(options.path, {.read_only = true}));
   TAKT_RETURN_IF_ERROR(store->reader_->Script("PRAGMA mmap_size=1073741824"));
   TAKT_RETURN_IF_ERROR(store->Load());
+  store->KeepReserve();
   return store;
 }
 
@@ -212,6 +218,7 @@ absl::StatusOr<std::int64_t> LogStore::StreamLocked(const StreamKey& key, int tt
   const std::string joined = Joined(key);
   if (const auto it = ids_.find(joined); it != ids_.end()) {
     OpenStream& stream = *streams_[it->second];
+    stream.in_use = true;
     if (stream.ttl_days != ttl_days) {
       TAKT_RETURN_IF_ERROR(
           db_->Run("UPDATE stream SET ttl_days=? WHERE id=?", {std::int64_t{ttl_days}, stream.id}));
@@ -231,9 +238,15 @@ absl::StatusOr<std::int64_t> LogStore::StreamLocked(const StreamKey& key, int tt
   stream->key = key;
   stream->ttl_days = ttl_days;
   const std::int64_t id = stream->id;
+  stream->in_use = true;
   ids_[joined] = id;
   streams_[id] = std::move(stream);
   return id;
+}
+
+void LogStore::Close(std::int64_t id) {
+  const std::lock_guard lock(mutex_);
+  if (OpenStream* const stream = FindStream(id); stream != nullptr) stream->in_use = false;
 }
 
 absl::StatusOr<std::uint64_t> LogStore::Position(std::int64_t id) {
@@ -368,22 +381,78 @@ absl::Status LogStore::DropExpired() {
   const std::int64_t now_us =
       std::chrono::duration_cast<std::chrono::microseconds>(clock_.Now().time_since_epoch())
           .count();
-  for (auto it = streams_.begin(); it != streams_.end();) {
-    OpenStream& stream = *it->second;
-    if (stream.ttl_days > 0) {
-      const std::int64_t before_us = now_us - stream.ttl_days * kDayUs;
-      TAKT_RETURN_IF_ERROR(CountUnread("c.stream=? AND c.last_us<? AND c.id<>?",
-                                       {stream.id, before_us, stream.chunk}));
-      TAKT_RETURN_IF_ERROR(
-          db_->Run("DELETE FROM chunk WHERE stream=? AND last_us<? AND id<>? AND entries>0",
-                   {stream.id, before_us, stream.chunk}));
+  std::set<std::int64_t> open, past;
+  std::set<int> days;
+  for (const auto& [id, stream] : streams_) {
+    if (stream->chunk != 0) open.insert(stream->chunk);
+    if (stream->ttl_days > 0) days.insert(stream->ttl_days);
+  }
+  for (const int each : days) {
+    TAKT_ASSIGN_OR_RETURN(SqlRows rows,
+                          db_->Query("SELECT c.id FROM chunk c JOIN stream s ON s.id=c.stream "
+                                     "WHERE c.last_us<? AND c.entries>0 AND s.ttl_days=?",
+                                     {now_us - each * kDayUs, std::int64_t{each}}));
+    while (true) {
+      TAKT_ASSIGN_OR_RETURN(const bool more, rows.Next());
+      if (!more) break;
+      if (!open.contains(rows.Int(0))) past.insert(rows.Int(0));
     }
-    ++it;
+  }
+  if (!past.empty()) {
+    auto transaction = SqlTransaction::Begin(*db_);
+    TAKT_RETURN_IF_ERROR(transaction.status());
+    for (const std::int64_t chunk : past) {
+      TAKT_RETURN_IF_ERROR(CountUnread("c.id=?", {chunk}));
+      TAKT_RETURN_IF_ERROR(db_->Run("DELETE FROM chunk WHERE id=?", {chunk}));
+    }
+    TAKT_RETURN_IF_ERROR(transaction->Commit());
+  }
+  return DropEmptyStreams();
+}
+
+absl::Status LogStore::DropEmptyStreams() {
+  std::set<std::int64_t> empty;
+  {
+    TAKT_ASSIGN_OR_RETURN(SqlRows rows, db_->Query("SELECT id FROM stream s WHERE NOT EXISTS "
+                                                   "(SELECT 1 FROM chunk WHERE stream=s.id)"));
+    while (true) {
+      TAKT_ASSIGN_OR_RETURN(const bool more, rows.Next());
+      if (!more) break;
+      empty.insert(rows.Int(0));
+    }
+  }
+  for (const std::int64_t id : empty) {
+    const auto it = streams_.find(id);
+    if (it == streams_.end() || it->second->in_use) continue;  // its place is still needed
+    TAKT_RETURN_IF_ERROR(db_->Run("DELETE FROM stream WHERE id=?", {id}));
+    ids_.erase(Joined(it->second->key));
+    streams_.erase(it);
   }
   return absl::OkStatus();
 }
 
 absl::Status LogStore::DropOverSize() {
+  absl::Status status = DropOldest();
+  if (!absl::IsResourceExhausted(status)) return status;
+  // Even to remove something SQLite must write a little: that is what the reserve is for.
+  unlink(ReservePath().c_str());
+  status = db_->Script("PRAGMA wal_checkpoint(TRUNCATE)");
+  status.Update(DropOldest());
+  status.Update(db_->Script("PRAGMA wal_checkpoint(TRUNCATE)"));
+  KeepReserve();
+  return status;
+}
+
+std::string LogStore::ReservePath() const { return options_.path + ".reserve"; }
+
+void LogStore::KeepReserve() const {
+  const int fd = open(ReservePath().c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) return;  // the disk is full already: it is made when there is room
+  if (posix_fallocate(fd, 0, kReserveBytes) != 0) unlink(ReservePath().c_str());
+  close(fd);
+}
+
+absl::Status LogStore::DropOldest() {
   const auto pragma = [this](std::string_view name) -> absl::StatusOr<std::uint64_t> {
     auto rows = db_->Query(name);
     TAKT_RETURN_IF_ERROR(rows.status());
@@ -393,13 +462,20 @@ absl::Status LogStore::DropOverSize() {
   TAKT_ASSIGN_OR_RETURN(const std::uint64_t page, pragma("PRAGMA page_size"));
   TAKT_ASSIGN_OR_RETURN(const std::uint64_t pages, pragma("PRAGMA page_count"));
   TAKT_ASSIGN_OR_RETURN(std::uint64_t free_pages, pragma("PRAGMA freelist_count"));
+  const std::uint64_t used = (pages - free_pages) * page;
   std::uint64_t limit = options_.max_bytes;
+  std::string why = StrCat("the log store reached ", FormatBytes(limit));
   struct statvfs disk;
   if (statvfs(options_.path.c_str(), &disk) == 0) {
-    const std::uint64_t free = std::uint64_t{disk.f_bavail} * disk.f_frsize;
-    const std::uint64_t used = (pages - free_pages) * page;
     // What is dropped becomes free pages of the file, which new entries use.
-    if (free < kMinFreeBytes) limit = std::min(limit, used - std::min(used, used / 20));
+    const std::uint64_t room = std::uint64_t{disk.f_bavail} * disk.f_frsize + free_pages * page;
+    const std::uint64_t wanted = std::min(
+        kMinFreeBytes, std::max<std::uint64_t>(2 * kReserveBytes,
+                                               std::uint64_t{disk.f_blocks} * disk.f_frsize / 20));
+    if (room < wanted && used - std::min(used, wanted - room) < limit) {
+      limit = used - std::min(used, wanted - room);
+      why = "the disk is nearly full";
+    }
   }
   std::int64_t dropped = 0;
   while ((pages - free_pages) * page > limit) {
@@ -415,6 +491,7 @@ absl::Status LogStore::DropOverSize() {
     }
     for (auto& [id, stream] : streams_) {
       if (stream->chunk != chunk) continue;
+      entries = std::max(entries, std::ssize(stream->columns.times_us));
       stream->columns.Clear();
       stream->chunk = 0;
       stream->dirty = false;
@@ -435,9 +512,7 @@ absl::Status LogStore::DropOverSize() {
   const Entry said{
       std::chrono::duration_cast<std::chrono::microseconds>(clock_.Now().time_since_epoch())
           .count(),
-      Level::kWarn, false,
-      absl::StrFormat("the log store reached %s: the oldest %d entries were dropped",
-                      FormatBytes(limit), dropped)};
+      Level::kWarn, false, StrCat(why, ": the oldest ", dropped, " entries were dropped")};
   return AppendLocked(*FindStream(id), {&said, 1}, nullptr);
 }
 

@@ -108,6 +108,9 @@ class LogStore {
 
   // The stream's number, made when new. `ttl_days` 0 = no limit of its own; the newest call counts.
   absl::StatusOr<std::int64_t> Stream(const StreamKey& key, int ttl_days);
+  // Its source is gone for good: the stream is forgotten once none of its entries is left. So is
+  // one that nobody has asked Stream for since the store was opened.
+  void Close(std::int64_t stream);
   // Position in the source after the last entry appended. After a restart: after the last one that
   // is on the disk, where reading the source goes on. 0 = nothing yet.
   absl::StatusOr<std::uint64_t> Position(std::int64_t stream);
@@ -171,7 +174,13 @@ class LogStore {
   absl::Status FlushStream(OpenStream& stream);
   absl::Status FlushLocked(bool everything);
   absl::Status DropExpired();
-  absl::Status DropOverSize();
+  absl::Status DropEmptyStreams();
+  // Until the store has its size and the disk some room. RESOURCE_EXHAUSTED: too full even for
+  // that.
+  absl::Status DropOldest();
+  absl::Status DropOverSize();  // the same, with the reserve's help
+  std::string ReservePath() const;
+  void KeepReserve() const;  // a file that keeps some room, for DropOverSize
   // Chunks on the disk that may hold matches, by falling (newest_first) or rising time.
   absl::StatusOr<std::vector<ChunkRow>> ListChunks(std::int64_t from_us, std::int64_t to_us,
                                                    bool newest_first);

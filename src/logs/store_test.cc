@@ -2,6 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
+
+#include <fstream>
 
 #include "base/fs.h"
 
@@ -234,6 +238,148 @@ TEST_F(LogStoreTest, OverItsSizeTheOldestGoAndItIsSaid) {
   for (int i = 0; i < 10'000; ++i) Add(a, (100'000 + i) * kSecond, "more");
   ASSERT_TRUE(store_->Flush().ok());
   EXPECT_LE(store_->Stats()->disk_bytes, before + (1 << 20));  // freed pages are used again
+}
+
+TEST_F(LogStoreTest, AClockThatJumpsBackHidesNothing) {
+  const auto a = Stream("a");
+  for (int i = 0; i < 10; ++i) Add(a, (1000 + i) * kSecond, "before " + std::to_string(i));
+  for (int i = 0; i < 10; ++i) Add(a, (500 + i) * kSecond, "after " + std::to_string(i));
+  Add(a, 1005 * kSecond, "right again");
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_THAT(Texts("after", {.from_us = 500 * kSecond, .to_us = 503 * kSecond}),
+                ElementsAre("after 2", "after 1", "after 0"));
+    EXPECT_THAT(Texts("", {.from_us = 1004 * kSecond, .to_us = 1006 * kSecond}),
+                ElementsAre("right again", "before 5", "before 4"));
+    EXPECT_EQ(Find("", {.limit = 100}).entries.size(), 21u);
+    std::size_t paged = 0;
+    for (SearchOptions options{.limit = 4};;) {
+      const SearchResult page = Find("", options);
+      paged += page.entries.size();
+      if (!page.more) break;
+      options.after = page.entries.back().id;
+      options.after_time_us = page.entries.back().entry.time_us;
+    }
+    EXPECT_EQ(paged, 21u);
+    const auto histogram = store_->Histogram(*Query::Parse(""), 0, 2000 * kSecond, 2,
+                                             std::chrono::steady_clock::time_point::max());
+    EXPECT_EQ(histogram->total, 21u);
+    // Around an entry stands what its source said around it, whatever the clock said.
+    const auto after = Find("\"after 0\"").entries.at(0);
+    const auto context = store_->Context(after.id, 1, 1);
+    EXPECT_EQ(context->at(0).entry.text, "before 9");
+    EXPECT_EQ(context->at(2).entry.text, "after 1");
+    Reopen();
+  }
+}
+
+TEST_F(LogStoreTest, ManyStreamsAreFoundByNameAndForgottenWithTheirEntries) {
+  const std::int64_t now =
+      std::chrono::duration_cast<std::chrono::microseconds>(clock_.Now().time_since_epoch())
+          .count();
+  constexpr int kStreams = 20'000;
+  for (int i = 0; i < kStreams; ++i) {
+    const auto id =
+        store_->Stream({.app = "a", .service = "s", .instance = absl::StrCat("i", i)}, 1);
+    ASSERT_TRUE(id.ok());
+    Add(*id, now + i, absl::StrCat("label=", i, " hello"));
+    if (i % 1000 != 0) store_->Close(*id);  // a thousandth of the instances are still there
+  }
+  ASSERT_TRUE(store_->Flush().ok());
+  EXPECT_THAT(Texts("instance=i7777"), ElementsAre("label=7777 hello"));
+  EXPECT_THAT(Texts("label=4242"), ElementsAre("label=4242 hello"));
+  EXPECT_EQ(Find("hello", {.limit = 10}).entries.size(), 10u);
+  clock_.Advance(std::chrono::minutes(10));
+  ASSERT_TRUE(store_->Tend().ok());  // the chunks leave the memory
+  clock_.Advance(std::chrono::hours(48));
+  ASSERT_TRUE(store_->Tend().ok());
+  EXPECT_EQ(store_->Streams().size(), kStreams / 1000u);
+  Reopen();
+  clock_.Advance(std::chrono::minutes(2));
+  ASSERT_TRUE(store_->Tend().ok());
+  EXPECT_THAT(store_->Streams(), IsEmpty());
+}
+
+TEST_F(LogStoreTest, AHundredThousandValuesOfAFieldCostNothingSpecial) {
+  const auto a = Stream("a");
+  std::vector<Entry> entries;
+  constexpr int kValues = 100'000;
+  for (int i = 0; i < kValues; ++i) {
+    entries.push_back({i, Level::kInfo, false, absl::StrCat("user=u", i, " hello"),
+                       static_cast<std::uint64_t>(i + 1)});
+  }
+  ASSERT_TRUE(store_->Append(a, entries).ok());
+  ASSERT_TRUE(store_->Flush().ok());
+  Reopen();
+  EXPECT_THAT(Texts("user=u77777"), ElementsAre("user=u77777 hello"));
+  EXPECT_EQ(store_->Streams().size(), 1u);
+  EXPECT_LT(store_->Stats()->disk_bytes, kValues * 60u);
+}
+
+// A file system of its own, which only this process sees. False where it may not be made.
+bool MountSmallDisk(const std::string& path, const char* size) {
+  if (unshare(CLONE_NEWNS) != 0) return false;
+  if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
+  return mount("tmpfs", path.c_str(), "tmpfs", 0, size) == 0;
+}
+
+TEST_F(LogStoreTest, OnAFullDiskTheOldestGoAndItIsSaidAndNewEntriesAreKept) {
+  store_.reset();
+  if (!MountSmallDisk(dir_.path(), "size=64m")) GTEST_SKIP() << "needs CAP_SYS_ADMIN";
+  Reopen();
+  const auto a = Stream("a");
+  std::uint32_t noise = 1;
+  // As a source does: what the store does not take now is offered again later.
+  std::uint64_t given = 0;
+  const auto give = [&](int lines) {
+    for (int i = 0; i < lines; ++i) {
+      std::string text = absl::StrCat("line ", given);
+      for (int k = 0; k < 30; ++k) {
+        noise = noise * 1664525 + 1013904223;
+        text += absl::StrCat(" ", noise);
+      }
+      const Entry entry{static_cast<std::int64_t>(given) * kSecond, Level::kInfo, false, text,
+                        given + 1};
+      for (int attempt = 0; !store_->Append(a, {&entry, 1}).ok(); ++attempt) {
+        ASSERT_LT(attempt, 100) << "the store does not recover: " << store_->Tend();
+        clock_.Advance(std::chrono::seconds(1));
+        store_->Tend().IgnoreError();
+      }
+      ++given;
+      if (given % 1000 == 0) {
+        clock_.Advance(std::chrono::minutes(2));
+        store_->Tend().IgnoreError();
+      }
+    }
+  };
+  give(300'000);  // some 100 MB
+  // Somebody else takes all that is left.
+  {
+    std::ofstream file(dir_.path() + "/other", std::ios::binary);
+    const std::string block(4096, 'x');
+    while (file.write(block.data(), std::ssize(block)).flush()) {
+    }
+  }
+  give(50'000);
+  for (int i = 0; i < 10; ++i) {
+    clock_.Advance(std::chrono::minutes(2));
+    if (store_->Tend().ok()) break;
+  }
+  ASSERT_TRUE(store_->Flush().ok());
+  EXPECT_THAT(Texts("\"line 0\""), IsEmpty());
+  EXPECT_EQ(Texts(absl::StrCat("\"line ", given - 1, "\"")).size(), 1u);
+  EXPECT_THAT(Texts("store=takt"),
+              testing::Contains(HasSubstr("the disk is nearly full: the oldest")));
+  const auto stats = store_->Stats();
+  EXPECT_EQ(stats->entries + stats->dropped_entries,
+            given + Find("store=takt", {.limit = 10'000}).entries.size());
+  // On a disk that stays full nothing more goes as long as nothing comes.
+  for (int i = 0; i < 10; ++i) {
+    clock_.Advance(std::chrono::minutes(2));
+    EXPECT_TRUE(store_->Tend().ok());
+  }
+  EXPECT_EQ(store_->Stats()->dropped_entries, stats->dropped_entries);
+  store_.reset();
+  umount2(dir_.path().c_str(), MNT_DETACH);
 }
 
 TEST_F(LogStoreTest, AnEntryOverTheLimitIsCutAndSaysSo) {

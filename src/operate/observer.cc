@@ -40,6 +40,38 @@ bool IsLive(const runtime::InstanceStatus& instance) {
          instance.state == runtime::InstanceState::kStarting;
 }
 
+// How the places stand that log entries are sent on to.
+void AddForwardFigures(logs::Forwarder& forwarder, std::vector<metrics::Figure>& figures) {
+  struct Row {
+    const char* name;
+    metrics::Type type;
+    double (*value)(const logs::ForwardState&);
+  };
+  constexpr auto kCounter = metrics::Type::kCounter;
+  constexpr auto kGauge = metrics::Type::kGauge;
+  using State = const logs::ForwardState&;
+  static constexpr Row kRows[] = {
+      {"takt_log_forward_sent_entries_total", kCounter,
+       [](State s) { return static_cast<double>(s.sent_entries); }},
+      {"takt_log_forward_refused_entries_total", kCounter,
+       [](State s) { return static_cast<double>(s.refused_entries); }},
+      {"takt_log_forward_removed_entries_total", kCounter,
+       [](State s) { return static_cast<double>(s.removed_entries); }},
+      {"takt_log_forward_failed_attempts_total", kCounter,
+       [](State s) { return static_cast<double>(s.failed_attempts); }},
+      {"takt_log_forward_behind_entries", kGauge,
+       [](State s) { return static_cast<double>(s.behind_entries); }},
+      {"takt_log_forward_lag_seconds", kGauge,
+       [](State s) { return static_cast<double>(s.lag.count()); }},
+  };
+  const auto views = forwarder.List();
+  for (const Row& row : kRows) {
+    for (const auto& [forward, state] : views) {
+      figures.push_back({row.name, {{"forward", forward.name}}, row.type, row.value(state)});
+    }
+  }
+}
+
 }  // namespace
 
 std::string InstanceOf(std::int64_t pid, const std::map<std::int64_t, std::string>& instances,
@@ -56,14 +88,23 @@ Observer::Observer(const std::string& data_dir, line::Line& line, runtime::Runti
                    storage::VolumeStore& volumes, const Clock& clock)
     : data_dir_(data_dir), line_(line), runtime_(runtime), volumes_(volumes), clock_(clock) {}
 
-absl::StatusOr<std::unique_ptr<Observer>> Observer::Open(
-    const std::string& data_dir, line::Line& line, runtime::Runtime& runtime,
-    storage::VolumeStore& volumes, const Clock& clock, const std::string& nvml) {
-  std::unique_ptr<Observer> self(new Observer(data_dir, line, runtime, volumes, clock));
-  const auto path = [&](const char* name) { return JoinPath(data_dir, name); };
+absl::StatusOr<std::unique_ptr<Observer>> Observer::Open(ObserverOptions options, line::Line& line,
+                                                         runtime::Runtime& runtime,
+                                                         storage::VolumeStore& volumes,
+                                                         const Clock& clock) {
+  std::unique_ptr<Observer> self(new Observer(options.data_dir, line, runtime, volumes, clock));
+  const auto path = [&](const char* name) { return JoinPath(options.data_dir, name); };
   TAKT_ASSIGN_OR_RETURN(self->logs_, OpenOrSetAside(path("logs.db"), clock, [&] {
                           return logs::LogStore::Open({.path = path("logs.db")}, clock);
                         }));
+  TAKT_ASSIGN_OR_RETURN(
+      self->forwarder_, OpenOrSetAside(path("forward.db"), clock, [&] {
+        return logs::Forwarder::Open(
+            path("forward.db"), options.forwards, *self->logs_, clock, net::Post,
+            [&line](const std::string& message, bool warning) {
+              Warn(line.AddEvent("", "logs", message, warning ? "warning" : "info"));
+            });
+      }));
   TAKT_ASSIGN_OR_RETURN(self->searches_, OpenOrSetAside(path("searches.db"), clock, [&] {
                           return logs::SavedSearches::Open(path("searches.db"), clock);
                         }));
@@ -75,8 +116,8 @@ absl::StatusOr<std::unique_ptr<Observer>> Observer::Open(
                         }));
   TAKT_ASSIGN_OR_RETURN(self->runs_, OpenOrSetAside(path("runs.db"), clock,
                                                     [&] { return Runs::Open(path("runs.db")); }));
-  self->gpus_ = nvml.empty() ? std::make_unique<metrics::GpuReader>()
-                             : std::make_unique<metrics::GpuReader>(nvml);
+  self->gpus_ = options.nvml.empty() ? std::make_unique<metrics::GpuReader>()
+                                     : std::make_unique<metrics::GpuReader>(options.nvml);
   self->scaler_ = std::make_unique<Scaler>(
       *self->metrics_, clock,
       [&line](const std::string& app, const std::string& service, int instances,
@@ -226,6 +267,7 @@ std::vector<metrics::Figure> Observer::Figures() {
     figures.push_back(
         {"takt_apps", {{"state", state}}, metrics::Type::kGauge, static_cast<double>(count)});
   }
+  AddForwardFigures(*forwarder_, figures);
   const auto runs = runs_->Running();
   if (runs.ok()) {
     int alerts = 0;

@@ -20,10 +20,12 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/mounts.h"
 #include "base/status.h"
 #include "learning/store.h"
 #include "line/line.h"
 #include "logs/collector.h"
+#include "logs/forward.h"
 #include "logs/searches.h"
 #include "logs/store.h"
 #include "metrics/gpu.h"
@@ -31,7 +33,6 @@
 #include "metrics/prometheus.h"
 #include "metrics/store.h"
 #include "operate/doctor.h"
-#include "base/mounts.h"
 #include "operate/runs.h"
 #include "operate/scaler.h"
 #include "runtime/runtime.h"
@@ -51,23 +52,28 @@ inline constexpr std::chrono::seconds kMaxScrapePause{30};
 std::string InstanceOf(std::int64_t pid, const std::map<std::int64_t, std::string>& instances,
                        const std::function<std::int64_t(std::int64_t)>& parent);
 
+struct ObserverOptions {
+  std::string data_dir;
+  std::string nvml;  // the library that GPUs are asked through; "": the usual one
+  std::vector<logs::Forward> forwards;  // where the command line sends log entries on to
+};
+
 class Observer {
  public:
-  // Opens logs.db, searches.db, metrics.db, learning.db and runs.db in `data_dir`; one that is
-  // damaged is set aside under a name that says so, and begun anew. Everything given must outlive
-  // it.
-  // `nvml`: the library that GPUs are asked through ("": the usual one).
-  static absl::StatusOr<std::unique_ptr<Observer>> Open(const std::string& data_dir,
-                                                        line::Line& line, runtime::Runtime& runtime,
+  // Opens logs.db, forward.db, searches.db, metrics.db, learning.db and runs.db in the data
+  // directory; one that is damaged is set aside under a name that says so, and begun anew.
+  // Everything given must outlive it.
+  static absl::StatusOr<std::unique_ptr<Observer>> Open(ObserverOptions options, line::Line& line,
+                                                        runtime::Runtime& runtime,
                                                         storage::VolumeStore& volumes,
-                                                        const Clock& clock,
-                                                        const std::string& nvml = "");
+                                                        const Clock& clock);
   ~Observer();
 
   void OnLogGrew(const std::string& instance);  // the runtime's log listener
 
   logs::LogStore& logs() { return *logs_; }
   logs::SavedSearches& searches() { return *searches_; }
+  logs::Forwarder& forwarder() { return *forwarder_; }
   metrics::MetricStore& metrics() { return *metrics_; }
   learning::LearningStore& learning() { return *learning_; }
   Runs& runs() { return *runs_; }
@@ -121,6 +127,7 @@ class Observer {
   std::shared_ptr<Ears> ears_ = std::make_shared<Ears>();
   std::unique_ptr<logs::LogStore> logs_;
   std::unique_ptr<logs::SavedSearches> searches_;
+  std::unique_ptr<logs::Forwarder> forwarder_;
   std::unique_ptr<metrics::MetricStore> metrics_;
   std::unique_ptr<learning::LearningStore> learning_;
   std::unique_ptr<Runs> runs_;
