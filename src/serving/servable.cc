@@ -59,6 +59,9 @@ absl::StatusOr<std::shared_ptr<Servable>> Servable::Create(std::unique_ptr<Sessi
   for (const SignatureDef& def : servable->session_->signatures()) {
     auto signature = std::make_unique<Signature>();
     signature->def_ = def;
+    signature->has_defaults_ =
+        std::any_of(def.inputs.begin(), def.inputs.end(),
+                    [](const TensorInfo& input) { return !input.default_value.empty(); });
     std::vector<std::string> feeds;
     std::vector<std::string> fetches;
     for (const TensorInfo& info : def.inputs) feeds.push_back(info.tensor_name);

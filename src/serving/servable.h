@@ -35,6 +35,7 @@ class Signature {
   const SignatureDef& def() const { return def_; }
   const std::string& name() const { return def_.name; }
   const std::vector<TensorInfo>& inputs() const { return def_.inputs; }
+  bool has_defaults() const { return has_defaults_; }  // some input may be left out
   const std::vector<TensorInfo>& outputs() const { return def_.outputs; }
   // Index by alias, -1 when there is none.
   int FindInput(std::string_view alias) const;
@@ -46,6 +47,7 @@ class Signature {
  private:
   friend class Servable;
   SignatureDef def_;
+  bool has_defaults_ = false;
   std::unique_ptr<Session::Plan> plan_;  // all inputs, all outputs
   absl::Status plan_status_;             // why there is no plan
   std::unique_ptr<BatchQueue> queue_;    // null = unbatched

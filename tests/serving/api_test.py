@@ -245,6 +245,13 @@ def test_hostile_bodies_are_refused_and_the_rest_goes_on():
             assert server.predict('half', [2.0]) == [4.0]
 
 
+def test_a_byte_order_mark_is_no_error():
+    """Some editors begin a file with one; the original takes it."""
+    with Server(ARGS.build, *MODEL) as server:
+        status, text = server.ask('/v1/models/half:predict', b'\xef\xbb\xbf{"instances": [2.0]}')
+        assert (status, json.loads(text)) == (200, {'predictions': [4.0]}), text
+
+
 def test_cors_only_when_asked_for():
     """With the flag pages of other origins may call, without it they may not."""
     def allowed(*flags):
@@ -403,6 +410,46 @@ def test_request_log_is_what_warm_up_reads():
         assert first(log.predict_log.request.inputs['x']) == value, log
         assert first(log.predict_log.response.outputs['y']) == value / 2 + 3
         assert log.predict_log.request.model_spec.signature_name == 'serving_default'
+
+
+def test_inputs_with_a_default_may_be_left_out():
+    """A signature whose function has a default value, as TensorFlow saves it: Predict may leave that input
+    out; what is missing or unknown is named as the original does."""
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_service_pb2_grpc
+    where, module = os.path.join(WORK, 'times'), tf.Module()
+    spec = lambda shape, name: tf.TensorSpec(shape, tf.float32, name=name)
+
+    @tf.function(input_signature=[spec([None], 'x'), spec([], 'k')])
+    def times(x, k=tf.constant(3.0)):
+        return {'y': x * k}
+    module.times = times
+    tf.saved_model.save(module, os.path.join(where, '1'), signatures={'serving_default': times})
+    with Server(ARGS.build, '--model_name=times', f'--model_base_path={where}') as server:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(server.channel())
+        ask = lambda request: stub.Predict(request, timeout=20).outputs['y'].float_val[0]
+        request = predict_request(2.0, 'times')
+        assert ask(request) == 6.0
+        request.inputs['k'].dtype = 1
+        request.inputs['k'].float_val.append(5.0)
+        assert ask(request) == 10.0
+        for given, message in (
+                (('k',), 'not found in request and no default value provided. Inputs expected to be in the '
+                         'request {k}, or default input alias set: k'),
+                (('x', 'z'), 'Inputs contains invalid name. Used request inputs: x, request input: x,z'),
+                (('x', 'k', 'z'), 'input size does not match signature: 3!=2 len({k,x,z}) != len({k,x}). '
+                                  'Sent extra: {z}. Missing but required: {}.')):
+            wrong = predict_request(2.0, 'times')
+            wrong.inputs['k'].CopyFrom(request.inputs['k'])
+            wrong.inputs['z'].CopyFrom(request.inputs['k'])
+            for name in {'x', 'k', 'z'} - set(given):
+                del wrong.inputs[name]
+            try:
+                ask(wrong)
+                raise AssertionError(f'{given} is answered')
+            except grpc.RpcError as error:
+                assert message in error.details(), error.details()
 
 
 def write_records(path, payloads):

@@ -268,6 +268,7 @@ class JsonParser {
   }
 
   absl::StatusOr<JsonDocument> Parse() {
+    if (text_.starts_with("\xEF\xBB\xBF")) at_ = 3;  // a byte order mark
     SkipSpace();
     auto root = std::make_unique<JsonValue>();
     if (at_ >= text_.size()) {

@@ -85,10 +85,42 @@ std::set<std::string_view> AliasesOf(const std::vector<TensorInfo>& infos) {
   return names;
 }
 
+// The same without braces.
+std::string ListText(const std::set<std::string_view>& names) {
+  const std::string text = SetText(names);
+  return text.substr(1, text.size() - 2);
+}
+
+std::set<std::string_view> AliasesOf(const std::vector<Entry>& entries) {
+  std::set<std::string_view> names;
+  for (const Entry& entry : entries) names.insert(entry.alias);
+  return names;
+}
+
+absl::Status MissingInput(const Signature& signature, const TensorInfo& input,
+                          const std::vector<Entry>& entries) {
+  std::set<std::string_view> defaults;
+  for (const TensorInfo& other : signature.inputs()) {
+    if (!other.default_value.empty()) defaults.insert(other.alias);
+  }
+  return absl::InvalidArgumentError(
+      StrCat("Signature input alias: ", input.alias, "(feed name: ", input.tensor_name,
+             ") not found in request and no default value provided. Inputs expected to be in the "
+             "request ",
+             SetText(AliasesOf(entries)), ", or default input alias set: ", ListText(defaults)));
+}
+
+absl::Status UnknownInputs(const Signature& signature, const std::vector<Entry>& entries) {
+  std::set<std::string_view> used = AliasesOf(entries);
+  std::erase_if(used, [&](std::string_view alias) { return signature.FindInput(alias) < 0; });
+  return absl::InvalidArgumentError(
+      StrCat("Inputs contains invalid name. Used request inputs: ", ListText(used),
+             ", request input: ", ListText(AliasesOf(entries))));
+}
+
 absl::Status WrongInputs(const Signature& signature, const std::vector<Entry>& entries) {
   const std::set<std::string_view> wanted = AliasesOf(signature.inputs());
-  std::set<std::string_view> got;
-  for (const Entry& entry : entries) got.insert(entry.alias);
+  const std::set<std::string_view> got = AliasesOf(entries);
   std::set<std::string_view> extra;
   std::set<std::string_view> missing;
   std::set_difference(got.begin(), got.end(), wanted.begin(), wanted.end(),
@@ -290,20 +322,24 @@ absl::Status PredictService::Begin(LoopState& state, net::GrpcCallPtr& call,
   TAKT_RETURN_IF_ERROR(FindRoute(state, spec_bytes, has_spec));
   const Signature& signature = *state.route.signature;
 
-  if (state.entries.size() != signature.inputs().size()) {
+  if (state.entries.size() > signature.inputs().size() ||
+      (state.entries.size() < signature.inputs().size() && !signature.has_defaults())) {
     return WrongInputs(signature, state.entries);
   }
   state.wire.resize(signature.inputs().size());
-  for (const Entry& entry : state.entries) {
-    const int index = signature.FindInput(entry.alias);
-    if (index < 0) {
-      return absl::InvalidArgumentError(StrCat(
-          "input tensor alias not found in signature: ", entry.alias,
-          ". Inputs expected to be in the set ", SetText(AliasesOf(signature.inputs())), "."));
+  std::size_t used = 0;
+  for (std::size_t i = 0; i < signature.inputs().size(); ++i) {
+    const TensorInfo& input = signature.inputs()[i];
+    const auto given = std::find_if(state.entries.begin(), state.entries.end(),
+                                    [&](const Entry& e) { return e.alias == input.alias; });
+    const bool is_given = given != state.entries.end();
+    if (!is_given && input.default_value.empty()) {
+      return MissingInput(signature, input, state.entries);
     }
-    WireTensor& wire = state.wire[index];
+    used += is_given ? 1 : 0;
+    WireTensor& wire = state.wire[i];
     wire.dtype = DataType::kInvalid;
-    if (!ReadWireTensor(entry.tensor, wire)) return malformed;
+    if (!ReadWireTensor(is_given ? given->tensor : input.default_value, wire)) return malformed;
     if (wire.dtype == DataType::kResource) {
       return absl::InvalidArgumentError(
           "Invalid resource type hash code: 0(name:  type: ). Perhaps a resource tensor was being "
@@ -314,9 +350,10 @@ absl::Status PredictService::Begin(LoopState& state, net::GrpcCallPtr& call,
     absl::Status status = CheckWireTensor(wire);
     if (!status.ok()) {
       if (!status.message().empty()) return status;
-      return absl::InvalidArgumentError(StrCat("tensor parsing error: ", entry.alias));
+      return absl::InvalidArgumentError(StrCat("tensor parsing error: ", input.alias));
     }
   }
+  if (used != state.entries.size()) return UnknownInputs(signature, state.entries);
   BatchEntry entry;
   auto& chosen = entry.chosen;
   for (std::string_view alias : state.filter) {
@@ -358,9 +395,13 @@ void PredictService::RunAlone(LoopState& state, Servable& servable, BatchEntry e
   std::vector<Tensor> inputs;
   inputs.reserve(state.wire.size());
   std::shared_ptr<const void> owner;
+  const std::string_view body = entry.call->body();
   for (const WireTensor& wire : state.wire) {
+    // A default value lies elsewhere.
+    const bool is_given =
+        wire.proto.data() >= body.data() && wire.proto.data() < body.data() + body.size();
     const bool in_place =
-        wire.proto.size() >= net::kSharedBodyBytes && entry.call->body_is_shared();
+        wire.proto.size() >= net::kSharedBodyBytes && entry.call->body_is_shared() && is_given;
     if (in_place && owner == nullptr) owner = entry.call->ShareBody().first;
     absl::StatusOr<Tensor> tensor = TensorFromWire(wire, in_place ? owner : nullptr);
     if (!tensor.ok()) return OnError(entry, tensor.status());

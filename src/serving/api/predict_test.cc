@@ -54,6 +54,25 @@ FakeModel Model() {
        [](std::span<const Tensor> in) -> absl::StatusOr<std::vector<Tensor>> {
          return std::vector<Tensor>(in.begin(), in.end());
        }});
+  // x * k, where k is 3 unless the request says another.
+  TensorInfo k = Info("k", DataType::kFloat, {});
+  tf::TensorProto three;
+  three.set_dtype(tf::DT_FLOAT);
+  three.mutable_tensor_shape();
+  three.add_float_val(3);
+  k.default_value = three.SerializeAsString();
+  model.signatures.push_back(
+      {{"times",
+        "tensorflow/serving/predict",
+        {k, {"x", "times:0", DataType::kFloat, false, {-1}}},
+        {{"y", "times_out:0", DataType::kFloat, false, {-1}}}},
+       [](std::span<const Tensor> in) -> absl::StatusOr<std::vector<Tensor>> {
+         TAKT_ASSIGN_OR_RETURN(Tensor y, Tensor::Allocate(DataType::kFloat, in[1].dims()));
+         for (std::int64_t i = 0; i < y.elements(); ++i) {
+           static_cast<float*>(y.mutable_data())[i] = in[1].as<float>()[i] * *in[0].as<float>();
+         }
+         return std::vector<Tensor>{y};
+       }});
   return model;
 }
 
@@ -148,8 +167,18 @@ TEST_F(PredictTest, AnswersAndErrorsAreTheStockServers) {
            "INVALID_ARGUMENT: input size does not match signature: 2!=1 len({x,z}) != len({x}). "
            "Sent extra: {z}. Missing but required: {}."},
           {spec + R"(inputs { key: "z" value { dtype: DT_FLOAT } })",
-           "INVALID_ARGUMENT: input tensor alias not found in signature: z. Inputs expected to be "
-           "in the set {x}."},
+           "INVALID_ARGUMENT: Signature input alias: x(feed name: x:0) not found in request and no "
+           "default value provided. Inputs expected to be in the request {z}, or default input "
+           "alias set: "},
+          // k is 3 where the request does not say otherwise.
+          {R"(model_spec { name: "m" signature_name: "times" } )" + std::string(kX),
+           R"(outputs { key: "y" value { dtype: DT_FLOAT tensor_shape { dim { size: 2 } } )"
+           R"(float_val: 3 float_val: 6 } } model_spec { name: "m" version { value: 2 } )"
+           R"(signature_name: "times" })"},
+          {R"(model_spec { name: "m" signature_name: "times" } )" + std::string(kX) +
+               R"(inputs { key: "z" value { dtype: DT_FLOAT } })",
+           "INVALID_ARGUMENT: Inputs contains invalid name. Used request inputs: x, request input: "
+           "x,z"},
           {spec + kX + R"(output_filter: "y")", y + echo2},
           {spec + kX + R"(output_filter: "q")",
            "INVALID_ARGUMENT: output tensor alias not found in signature: q Outputs expected to be "

@@ -22,7 +22,8 @@ struct TensorInfo {
   std::string tensor_name;  // "x:0" in the graph
   DataType dtype = DataType::kInvalid;
   bool unknown_rank = false;
-  Dims dims;  // -1 = any
+  Dims dims;                  // -1 = any
+  std::string default_value;  // of an input that may be left out: TensorProto; "" = there is none
 };
 
 struct SignatureDef {

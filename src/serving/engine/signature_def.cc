@@ -51,9 +51,11 @@ bool ReadTensorInfo(const Entry& entry, TensorInfo& info) {
 
 bool ReadSignature(const Entry& entry, SignatureDef& signature) {
   signature.name = entry.key;
+  std::vector<Entry> defaults;
   ProtoReader r(entry.value);
   while (r.Next()) {
     if (r.field() == 3) signature.method_name = r.Bytes();
+    if (r.field() == 4 && !ReadEntry(r.Bytes(), defaults.emplace_back())) return false;
     if (r.field() != 1 && r.field() != 2) continue;
     Entry tensor;
     TensorInfo info;
@@ -63,6 +65,11 @@ bool ReadSignature(const Entry& entry, SignatureDef& signature) {
   auto by_alias = [](const TensorInfo& a, const TensorInfo& b) { return a.alias < b.alias; };
   std::sort(signature.inputs.begin(), signature.inputs.end(), by_alias);
   std::sort(signature.outputs.begin(), signature.outputs.end(), by_alias);
+  for (const Entry& value : defaults) {
+    for (TensorInfo& input : signature.inputs) {
+      if (input.alias == value.key) input.default_value = value.value;
+    }
+  }
   return r.ok();
 }
 
