@@ -1,8 +1,10 @@
 // The model server: a drop-in for tensorflow_model_server, under either name.
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "serving/config/flags.h"
@@ -10,6 +12,9 @@
 #include "serving/server.h"
 
 namespace {
+
+// How long what is left after the drain may take.
+constexpr std::chrono::seconds kMaxEnding{10};
 
 // What TensorFlow Serving's container image makes of its environment.
 void FromEnvironment(takt::serving::Flags* flags) {
@@ -38,6 +43,11 @@ int main(int argc, char** argv) {
     std::cout << "TensorFlow ModelServer: takt-serving " TAKT_VERSION << std::endl;
     return 0;
   }
+  if (!parsed.flags.trial_load_of.empty()) {
+    const absl::Status status = takt::serving::TryLoad(parsed.flags);
+    if (!status.ok()) std::cerr << status << std::endl;
+    return status.ok() ? 0 : 1;
+  }
   for (const std::string& note : parsed.without_meaning) {
     takt::serving::Log(takt::serving::LogLevel::kInfo, note);
   }
@@ -60,5 +70,11 @@ int main(int argc, char** argv) {
   sigwait(&signals, &signal);
   takt::serving::Log(takt::serving::LogLevel::kInfo, "signal received: draining");
   (*server)->Drain();
+  // A load or a warm-up that is under way cannot be stopped, and must not keep the process.
+  std::thread([] {
+    std::this_thread::sleep_for(kMaxEnding);
+    takt::serving::Log(takt::serving::LogLevel::kWarning, "ends while a version is still loading");
+    std::_Exit(0);
+  }).detach();
   return 0;
 }

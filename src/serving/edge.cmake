@@ -33,6 +33,7 @@ add_library(takt_serving_edge STATIC
   lifecycle/manager.cc
   lifecycle/model_storage.cc
   lifecycle/s3_storage.cc
+  lifecycle/trial_load.cc
   lifecycle/version_files.cc
   lifecycle/version_policy.cc
   log.cc

@@ -24,6 +24,7 @@
 #include "serving/lifecycle/loader.h"
 #include "serving/lifecycle/manager.h"
 #include "serving/lifecycle/s3_storage.h"
+#include "serving/lifecycle/trial_load.h"
 #include "serving/log.h"
 #include "serving/metrics.h"
 #include "serving/request_log.h"
@@ -153,6 +154,22 @@ absl::StatusOr<LoaderOptions> LoaderOptionsOf(const Flags& flags,
   return options;
 }
 
+absl::StatusOr<std::optional<PlatformOptions>> PlatformOf(const Flags& flags) {
+  if (flags.platform_config_file.empty()) return std::nullopt;
+  TAKT_ASSIGN_OR_RETURN(const std::string text, ReadConfig(flags.platform_config_file));
+  TAKT_ASSIGN_OR_RETURN(PlatformOptions platform, ParsePlatformConfig(text));
+  return platform;
+}
+
+LoadServable OnTrialFirst(LoadServable load) {
+  return [load = std::move(load)](
+             const ModelConfig& model, std::int64_t version,
+             const std::string& directory) -> absl::StatusOr<std::shared_ptr<Servable>> {
+    TAKT_RETURN_IF_ERROR(LoadOnTrial(directory));
+    return load(model, version, directory);
+  };
+}
+
 absl::StatusOr<tfs::ModelServerConfig> ConfigOf(const Flags& flags) {
   if (!flags.model_config_file.empty()) {
     TAKT_ASSIGN_OR_RETURN(const std::string text, ReadConfig(flags.model_config_file));
@@ -213,10 +230,8 @@ class Server final : public ModelServer {
   }
 
   absl::Status Init(std::unique_ptr<Engine> engine) {
-    std::optional<PlatformOptions> platform;
-    if (!flags_.platform_config_file.empty()) {
-      TAKT_ASSIGN_OR_RETURN(const std::string text, ReadConfig(flags_.platform_config_file));
-      TAKT_ASSIGN_OR_RETURN(platform, ParsePlatformConfig(text));
+    TAKT_ASSIGN_OR_RETURN(const std::optional<PlatformOptions> platform, PlatformOf(flags_));
+    if (platform.has_value()) {
       for (const std::string& what : platform->no_meaning) {
         Log(LogLevel::kInfo, StrCat("--platform_config_file: ", what, " has no meaning here"));
       }
@@ -262,8 +277,9 @@ class Server final : public ModelServer {
     options.retry_interval = std::chrono::duration_cast<std::chrono::milliseconds>(
         std::chrono::microseconds(flags_.load_retry_interval_micros));
     options.labels_for_unavailable_versions = flags_.allow_version_labels_for_unavailable_models;
-    manager_ = std::make_unique<ModelManager>(
-        options, storage_, MakeLoader(*engine_, *workers_, metrics_, loader_options), directory_);
+    LoadServable load = MakeLoader(*engine_, *workers_, metrics_, loader_options);
+    if (flags_.trial_loads) load = OnTrialFirst(std::move(load));
+    manager_ = std::make_unique<ModelManager>(options, storage_, std::move(load), directory_);
     context_ = std::make_unique<ServingContext>(
         ServingContext{directory_, *manager_, metrics_, request_log_,
                        InferenceOptions{flags_.enable_signature_method_name_check},
@@ -475,6 +491,20 @@ absl::StatusOr<std::unique_ptr<ModelServer>> ModelServer::Start(const Flags& fla
   auto server = std::make_unique<Server>(flags);
   TAKT_RETURN_IF_ERROR(server->Init(std::move(engine)));
   return server;
+}
+
+absl::Status TryLoad(const Flags& flags) {
+  BecomeTrial();
+  TAKT_ASSIGN_OR_RETURN(const std::optional<PlatformOptions> platform, PlatformOf(flags));
+  TAKT_ASSIGN_OR_RETURN(const LoaderOptions loader_options, LoaderOptionsOf(flags, platform));
+  TAKT_ASSIGN_OR_RETURN(const EngineOptions engine_options, EngineOptionsOf(flags, platform));
+  TAKT_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, MakeTensorflowEngine(engine_options));
+  WorkerPool workers(1);
+  Metrics metrics;
+  ModelConfig model;
+  model.name = flags.model_name;
+  return MakeLoader(*engine, workers, metrics, loader_options)(model, 0, flags.trial_load_of)
+      .status();
 }
 
 }  // namespace takt::serving

@@ -28,4 +28,7 @@ class ModelServer {
   virtual void Drain() = 0;
 };
 
+// Loads and warms up the version in `flags.trial_load_of` as a server with these flags would.
+absl::Status TryLoad(const Flags& flags);
+
 }  // namespace takt::serving

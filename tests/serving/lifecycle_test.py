@@ -1,5 +1,5 @@
 """The model server's life with versions that come, go and break, asked by stock clients."""
-import os, shutil, subprocess, sys, tempfile, threading, time
+import json, os, shutil, subprocess, sys, tempfile, threading, time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
 from harness import Server, wait_for
@@ -233,6 +233,139 @@ def test_expired_deadline_is_answered_as_such():
                 capture_output=True, text=True, errors='replace', timeout=30).stdout
         assert 'grpc-status: 0' in call('20S')
         assert 'grpc-status: 4' in call('1n')
+
+
+def abort_in_initialiser(where):
+    """A SavedModel whose initialiser makes TensorFlow call abort()."""
+    import tensorflow as tf
+    v1 = tf.compat.v1
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], name='x')
+        y = tf.identity(x, name='y')
+        info = v1.saved_model.utils.build_tensor_info
+        signature = v1.saved_model.signature_def_utils.build_signature_def(
+            {'x': info(x)}, {'y': info(y)}, 'tensorflow/serving/predict')
+        builder = v1.saved_model.Builder(where)
+        builder.add_meta_graph_and_variables(
+            session, ['serve'], {'serving_default': signature},
+            main_op=tf.raw_ops.Abort(error_msg='the initialiser gives up'))
+        builder.save()
+
+
+def test_version_that_crashes_its_load_is_told_and_harms_nobody():
+    """With --trial_loads a version that makes TensorFlow abort ends a process on trial: the server says by
+    which signal, serves the version before, and takes up the next good one."""
+    with Base('--trial_loads', '--max_num_load_retries=0') as base:
+        assert base.predicts(3.0)
+        staging = os.path.join(base.path, 'tmp-2')
+        abort_in_initialiser(staging)
+        os.rename(staging, base.place(2))
+        base.server.wait_for_log('loading it ended a process on trial by signal 6 (Aborted)')
+        wait_for('it is shown', lambda: base.server.versions('half').get(2) == 'END')
+        assert 'signal 6' in base.server.ask('/v1/models/half/versions/2')[1]
+        assert base.predicts(3.0)
+        base.publish(3, source=2)
+        wait_for('version 3 answers', lambda: base.predicts(4.0))
+
+
+def test_unknown_operation_fails_its_version_only():
+    """A graph with an operation that this TensorFlow does not have is refused with its name."""
+    with Base() as base:
+        staging = os.path.join(base.path, 'tmp-2')
+        shutil.copytree(os.path.join(HALF, '00000002'), staging)
+        path = os.path.join(staging, 'saved_model.pb')
+        graph = open(path, 'rb').read()
+        assert b'AddV2' in graph
+        with open(path, 'wb') as f:
+            f.write(graph.replace(b'AddV2', b'AddV9'))
+        os.rename(staging, base.place(2))
+        base.server.wait_for_log("Op type not registered 'AddV9'")
+        assert base.predicts(3.0)
+
+
+def test_each_model_is_on_its_own():
+    """Beside a model that cannot be loaded and one that is not there, a third serves; readiness names the
+    two and why, and falls away from each as it is put right."""
+    path = tempfile.mkdtemp(prefix='serving_base.')
+    os.makedirs(os.path.join(path, 'bad', '1'))
+    with open(os.path.join(path, 'bad', '1', 'saved_model.pb'), 'wb') as f:
+        f.write(b'not a graph')
+    config = os.path.join(path, 'config')
+    with open(config, 'w') as f:
+        f.write('model_config_list {' + ''.join(
+            f' config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" }}'
+            for name, base in (('half', HALF), ('bad', f'{path}/bad'), ('later', f'{path}/later'))) + '}')
+    with Server(ARGS.build, f'--model_config_file={config}') as server:
+        not_ready = lambda: set(json.loads(server.ask('/v2/health/ready')[1])['not_ready'])
+        assert server.predict('half', [2.0]) == [4.0]
+        assert server.ask('/v2/health/ready')[0] == 503 and not_ready() == {'bad', 'later'}
+        assert 'not a whole graph' in server.ask('/v2/health/ready')[1]
+        shutil.copytree(os.path.join(HALF, '00000001'), os.path.join(path, 'later', '1'))
+        wait_for('the later one', lambda: not_ready() == {'bad'})
+        shutil.copytree(os.path.join(HALF, '00000001'), os.path.join(path, 'bad', '2'))
+        wait_for('the bad one', lambda: not_ready() == set())
+        assert server.ask('/v2/health/ready')[0] == 200
+    shutil.rmtree(path)
+
+
+def test_links_are_followed_and_what_is_no_file_is_refused():
+    """A version may be a link to a directory elsewhere. Pipes, devices, links to nowhere and directories
+    that hold themselves are named and hold up nobody."""
+    with Base() as base:
+        elsewhere = tempfile.mkdtemp(prefix='serving_elsewhere.')
+        shutil.copytree(os.path.join(HALF, '00000002'), os.path.join(elsewhere, 'two'))
+        os.symlink('..', os.path.join(elsewhere, 'two', 'self'))
+        os.symlink(os.path.join(elsewhere, 'two'), base.place(2))
+        wait_for('the link answers', lambda: base.predicts(4.0))
+
+        def version(number, make, says):
+            staging = os.path.join(base.path, f'tmp-{number}')
+            shutil.copytree(os.path.join(HALF, '00000001'), staging)
+            make(staging)
+            os.rename(staging, base.place(number))
+            base.server.wait_for_log(says)
+            assert base.predicts(4.0)
+            shutil.rmtree(base.place(number))
+
+        def instead(name, make):
+            def do(staging):
+                os.remove(os.path.join(staging, name))
+                make(os.path.join(staging, name))
+            return do
+        graph, shard = 'saved_model.pb', 'variables/variables.data-00000-of-00001'
+        version(3, instead(graph, os.mkfifo), f'00000003/{graph}: neither a file nor a directory')
+        version(4, instead(graph, lambda p: os.symlink('/dev/zero', p)),
+                f'00000004/{graph}: neither a file nor a directory')
+        version(5, instead(shard, lambda p: os.symlink('/nowhere', p)), f'00000005/{shard}: missing')
+        version(6, instead(graph, lambda p: os.symlink(p, p)), f'00000006/{graph}')
+        os.symlink(base.path, base.place(7))
+        base.server.wait_for_log('version 7 is not complete')
+        os.symlink('/', base.place(8))
+        base.server.wait_for_log('version 8')
+        base.publish(9, source=1)
+        wait_for('version 9 answers', lambda: base.predicts(3.0))
+        shutil.rmtree(elsewhere)
+
+
+def test_warm_up_without_end_holds_up_no_other_and_no_exit():
+    """A version whose warm-up never ends: the version before it serves, another model's versions are taken
+    up, and SIGTERM ends the server."""
+    import tensorflow as tf
+    with Base('--drain_timeout_ms=1000') as base:
+        module = tf.Module()
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name='x')])
+        def endless(x):
+            return {'y': tf.while_loop(lambda y: tf.reduce_sum(y) < 1e9, lambda y: [y * 1.0], [x])[0]}
+        module.endless = endless
+        staging = os.path.join(base.path, 'tmp-2')
+        tf.saved_model.save(module, staging, signatures={'serving_default': endless})
+        os.rename(staging, base.place(2))
+        base.server.wait_for_log('loading version 2')
+        assert base.predicts(3.0)
+        base.publish(3, source=2)
+        wait_for('version 3 answers', lambda: base.predicts(4.0))
+        assert base.server.terminate() == 0
 
 
 harness.run([f for name, f in list(globals().items()) if name.startswith('test_')])

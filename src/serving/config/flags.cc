@@ -109,6 +109,11 @@ const FlagRow kRows[] = {
      "off, or auto: no waiting, batches grow with the load up to the latency target"},
     {"batching_latency_target_micros", &Flags::batching_latency_target_micros,
      "what a run may take under --batching=auto"},
+    {"trial_loads", &Flags::trial_loads,
+     "loads each version in a process of its own first, so that one which makes TensorFlow abort "
+     "harms no other; takes a load's time and memory once more"},
+    {"trial_load_of", &Flags::trial_load_of,
+     "the version's directory, in the process that --trial_loads starts: loads it and ends"},
 };
 
 bool ParseBool(std::string_view text, bool* out) {

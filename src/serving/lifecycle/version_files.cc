@@ -55,6 +55,9 @@ absl::Status Walk(const std::string& root, const std::string& relative, int dept
     if (S_ISDIR(info.st_mode)) {
       if (depth >= kMaxDepth) continue;
       TAKT_RETURN_IF_ERROR(Walk(root, child, depth + 1, count, out));
+    } else if (!S_ISREG(info.st_mode)) {
+      // A pipe would never be read to its end, a device has none.
+      return Incomplete(path, "neither a file nor a directory");
     } else {
       absl::StrAppend(&out->text, child, " ", info.st_size, " ", info.st_mtim.tv_sec, ".",
                       info.st_mtim.tv_nsec, "\n");

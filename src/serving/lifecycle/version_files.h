@@ -30,7 +30,8 @@ struct VersionFingerprint {
   bool operator==(const VersionFingerprint& other) const { return text == other.text; }
 };
 
-// NOT_FOUND when there is no such directory; RESOURCE_EXHAUSTED beyond kMaxVersionFiles.
+// NOT_FOUND when there is no such directory; RESOURCE_EXHAUSTED beyond kMaxVersionFiles;
+// FAILED_PRECONDITION naming what is neither a file nor a directory. Links are followed.
 absl::StatusOr<VersionFingerprint> FingerprintVersion(const std::string& path);
 
 // OK when all files are there at their sizes: the manifest says so, or saved_model.pb parses and

@@ -1,0 +1,118 @@
+#include "serving/lifecycle/trial_load.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "base/fs.h"
+
+namespace takt::serving {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::size_t kMaxCommandLineBytes = std::size_t{2} << 20;
+
+// What the process writes until it closes its end; the last kMaxTrialOutputBytes. False when the
+// time is over before.
+bool ReadToEnd(int fd, Clock::time_point end, std::string* output) {
+  while (true) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()).count();
+    pollfd poller{fd, POLLIN, 0};
+    const int ready = left <= 0 ? 0 : poll(&poller, 1, static_cast<int>(left));
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready <= 0) return false;
+    char buffer[4096];
+    const ssize_t got = read(fd, buffer, sizeof buffer);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return true;
+    output->append(buffer, static_cast<std::size_t>(got));
+    if (output->size() > kMaxTrialOutputBytes) {
+      output->erase(0, output->size() - kMaxTrialOutputBytes);
+    }
+  }
+}
+
+std::string LastLine(const std::string& output) {
+  const std::vector<std::string> lines = absl::StrSplit(output, '\n', absl::SkipWhitespace());
+  return lines.empty() ? "it wrote nothing" : lines.back();
+}
+
+}  // namespace
+
+absl::Status LoadOnTrial(const std::string& directory, std::chrono::milliseconds limit) {
+  TAKT_ASSIGN_OR_RETURN(const std::string own,
+                        ReadFile("/proc/self/cmdline", kMaxCommandLineBytes));
+  std::vector<std::string> words =
+      absl::StrSplit(absl::StripSuffix(ToAbsl(own), absl::string_view("\0", 1)), '\0');
+  words.push_back(StrCat("--trial_load_of=", directory));
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return ErrnoStatus(errno, "pipe");
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t none;
+  sigemptyset(&none);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+  pid_t pid = 0;
+  const int error =
+      posix_spawn(&pid, "/proc/self/exe", &actions, &attributes, argv.data(), environ);
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  if (error != 0) {
+    close(ends[0]);
+    return ErrnoStatus(error, "start of a process on trial");
+  }
+
+  std::string output;
+  const bool ended = ReadToEnd(ends[0], Clock::now() + limit, &output);
+  close(ends[0]);
+  if (!ended) kill(pid, SIGKILL);
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
+  if (!ended) {
+    return absl::DeadlineExceededError(
+        StrCat(directory, ": loading it on trial did not end within ", limit.count(), " ms"));
+  }
+  if (WIFSIGNALED(status)) {
+    return absl::InternalError(StrCat(directory, ": loading it ended a process on trial by signal ",
+                                      WTERMSIG(status), " (", strsignal(WTERMSIG(status)),
+                                      "): ", LastLine(output)));
+  }
+  return absl::OkStatus();
+}
+
+void BecomeTrial() {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  const rlimit none{0, 0};
+  setrlimit(RLIMIT_CORE, &none);  // its abort leaves no core behind
+  setpriority(PRIO_PROCESS, 0, 19);
+  const int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  // Where it may not, it is as likely to go as others.
+  [[maybe_unused]] const ssize_t written = write(fd, "1000", 4);
+  close(fd);
+}
+
+}  // namespace takt::serving
