@@ -11,6 +11,7 @@ holds the figures.
 
 import argparse
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.parse
 import urllib.request
 
@@ -248,6 +250,22 @@ class Demo:
         complete = all(of["requests"] >= TESTS and of["p99_seconds"] for of in figures.values())
         return figures if complete else None
 
+    def ask(self, path, **query):
+        """The daemon's answer to a GET of its API, for what has no command."""
+        url = f"http://{self.takt.address}/api/v1{path}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)
+
+    def points_on_the_chart(self, version):
+        """How many points the serving app's chart of requests has of a version."""
+        now = datetime.datetime.now(datetime.timezone.utc)
+        answer = self.ask("/metrics/query", name="takt_serving_requests_total", function="rate",
+                          aggregate="sum", by="version", match="app=mnist-serve",
+                          **{"from": (now - datetime.timedelta(minutes=5)).isoformat(timespec="seconds"),
+                             "to": now.isoformat(timespec="seconds"), "step_ms": 5000})
+        return sum(value is not None and value > 0 for series in answer["series"]
+                   if series["labels"].get("version") == str(version) for value in series["values"])
+
     def answered_by_asker(self):
         """How many answers the client that keeps asking has had so far."""
         lines = [re.match(r"(\d+) answered", line) for line in self.takt.log("mnist-asker")]
@@ -280,12 +298,14 @@ class Demo:
             self.takt("up", self.example / "client.yml", "--name", "mnist-asker", "--wait", "running",
                       "--set", "DURATION=3600", "--set", "RATE=200", "--set", f"SERVER={server}")
             wait_for("its first answers", self.answered_by_asker, 60)
+            wait_for("version 1 on the chart", lambda: self.points_on_the_chart(1) >= 2, 60)
         with self.step(f"change configuration: version 2, {VERSIONS[1][1]} steps") as tell:
             tell(self.train(*VERSIONS[1]))
         with self.step("the server takes it up") as tell:
             wait_for("version 2 at the server", lambda: 2 in self.served_versions(rest_port), 60)
             seen = self.answered_by_asker()
             wait_for("answers of version 2", lambda: self.answered_by_asker() > seen + 100, 60)
+            wait_for("version 2 on the chart", lambda: self.points_on_the_chart(2) >= 3, 60)
             self.takt("stop", "mnist-asker")
             log = wait_for("the client's summary", lambda: re.search(
                 r"Answered by version 1: (\d+)\nAnswered by version 2: (\d+)\nSent (\d+), failed (\d+)",
@@ -303,13 +323,30 @@ class Demo:
                            f"{1000 * of['p99_seconds']:.1f} ms" for version, of in figures.items()))
         if [version for version, _ in results] != [1, 2] or switch["failed"]:
             raise DemoError(f"expected versions 1 and 2 and no failed request, got {results}, {switch}")
+        links = self.links(address)
         self.report_file.write_text(json.dumps({
             "dataset": "mnist", "source": source,
             "versions": [{"version": v, "error_rate": round(r, 4)} for v, r in results],
-            "switch": switch, "figures": figures, "steps": self.steps}, indent=2) + "\n")
-        self.tell_result(address, results, switch)
+            "switch": switch, "figures": figures, "steps": self.steps, "links": links}, indent=2) + "\n")
+        self.tell_result(address, links, results, switch)
 
-    def tell_result(self, address, results, switch):
+    def links(self, address):
+        """Where the console shows what has happened, each with the span of time that it took."""
+        now = time.time()
+        span = {"from": round(1000 * (now - (time.monotonic() - self.started))), "to": round(1000 * (now + 5))}
+
+        def link(page, **query):
+            return f"http://{address}/#/{page}{'?' if query else ''}{urllib.parse.urlencode(query)}"
+        return {
+            "curves": link("learning", runs="mnist-train/1,mnist-train/2"),
+            "switch": link("apps/mnist-serve/timeline", **span),
+            "training": link("apps/mnist-train/timeline", **span),
+            "client": link("apps/mnist-asker/timeline", **span),
+            "versions": link("apps/mnist-serve"),
+            **{f"log store {store}": link("logs", q=f"store={store}", **span)
+               for store in ("training", "serving", "client")}}
+
+    def tell_result(self, address, links, results, switch):
         takt = f"{os.path.relpath(self.program)} --host {address}".replace(" --host 127.0.0.1:8080", "")
         takt, _, host = takt.partition(" ")
         host = f" {host}" if host else ""
@@ -318,8 +355,10 @@ class Demo:
             print(f"  {version:<9}{steps:>7}{100 * rate:>12.1f}%")
         print(f"\n  {switch['sent']} requests while version 2 replaced version 1, "
               f"{switch['failed']} failed. {time.monotonic() - self.started:.0f} s in all.\n"
-              f"\n  console      http://{address}"
-              f"\n  look         {takt} apps{host};  {takt} logs mnist-serve{host}"
+              f"\n  console      http://{address}")
+        for name, link in links.items():
+            print(f"    {name:<20}{link}")
+        print(f"\n  look         {takt} apps{host};  {takt} logs mnist-serve{host}"
               f"\n  roll back    {takt} config mnist-serve --set PIN_VERSION=1{host}   (serves version 1)"
               f"\n               {takt} start mnist-client{host} --wait completed && {takt} logs "
               f"mnist-client --tail=5{host}"

@@ -63,9 +63,16 @@ class Demo(unittest.TestCase):
         home = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, home)
         self.addCleanup(self.demo, home, "stop")
-        done = self.demo(home, DEMO_KEEP="0")
+        done = self.demo(home)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         report = json.loads((home / "report.json").read_text())
+        for link in report["links"].values():
+            self.assertIn(link, done.stdout)
+        # What it made, in the console.
+        console = subprocess.run(["node", ROOT / "tests/console/demo.mjs", "--build", BUILD, "--report",
+                                  home / "report.json"], capture_output=True, text=True, timeout=LIMIT_SECONDS)
+        self.assertEqual(console.returncode, 0, console.stdout + console.stderr)
+        self.assertEqual(self.demo(home, "stop").returncode, 0)
         self.assertEqual(report["dataset"], "mnist")
         rates = {v["version"]: 100 * v["error_rate"] for v in report["versions"]}
         self.assertEqual(sorted(rates), [1, 2])

@@ -15,9 +15,11 @@
 #include "api/alerts.h"
 #include "api/api.h"
 #include "api/errors.h"
+#include "api/learning.h"
 #include "api/log_search.h"
 #include "api/operate.h"
 #include "api/runs.h"
+#include "api/tensorboard.h"
 #include "api/workers.h"
 #include "base/clock.h"
 #include "base/fs.h"
@@ -30,6 +32,8 @@
 #include "net/tcp.h"
 #include "operate/alarm.h"
 #include "operate/observer.h"
+#include "operate/served.h"
+#include "operate/tensorboard.h"
 #include "runtime/embedded/embedded_runtime.h"
 #include "storage/volumes.h"
 
@@ -225,8 +229,16 @@ absl::Status RunDaemon(const DaemonOptions& options) {
   api::AddLogForwardRoutes(api->router(), observer->forwarder(), workers);
   api::AddMetricRoutes(api->router(), observer->metrics(), workers);
   api::AddLearningRoutes(api->router(), observer->learning(), observer->runs(), workers);
-  api::AddRunRoutes(api->router(), observer->runs(), observer->learning(), *line, *volumes,
-                    workers);
+  const operate::Served served(*line, *volumes, observer->metrics(), clock,
+                               [&line](const std::string& app, const std::string& message) {
+                                 line->AddEvent(app, "serves", message, "info").IgnoreError();
+                               });
+  api::AddRunRoutes(
+      api->router(), observer->runs(), observer->learning(),
+      [&served](const std::string& app, const std::string& service, const std::string& model) {
+        return served.Of(app, service, model);
+      },
+      *line, *volumes, workers);
   TAKT_ASSIGN_OR_RETURN(
       const auto alarm,
       operate::Alarm::Open(
@@ -238,6 +250,11 @@ absl::Status RunDaemon(const DaemonOptions& options) {
             }
           }));
   api::AddAlertRoutes(api->router(), alarm->alerts(), alarm->receivers(), workers, clock);
+  operate::TensorBoards tensorboards({.data_dir = data_dir}, *line, *volumes, clock);
+  api::TensorBoardProxy tensorboard(tensorboards);
+  api->SetTensorBoard([&tensorboard](const auto& request, const auto& responder) {
+    tensorboard.Handle(request, responder);
+  });
   api->SetMetrics([&observer] { return operate::Exposition(*observer); });
   runtime->SetLogListener([&api, &observer](const std::string& instance) {
     api->OnLog(instance);

@@ -170,6 +170,8 @@ def export(tf, model, export_dir, version):
 
 def train(tf, options, run_dir, stop, training, validation):
     """The trained model, or None when it was asked to stop."""
+    import numpy as np
+
     model = build_model(tf)
     step = tf.Variable(0, dtype=tf.int64)
     checkpoint = tf.train.Checkpoint(model=model, step=step)
@@ -181,18 +183,36 @@ def train(tf, options, run_dir, stop, training, validation):
     writers = {name: tf.summary.create_file_writer(str(run_dir / "events" / name))
                for name in ("train", "validation")}
 
-    # What tf.summary.scalar writes, without its need of the tensorboard package.
-    scalar = tf.compat.v1.SummaryMetadata(data_class="DATA_CLASS_SCALAR")
-    scalar.plugin_data.plugin_name = "scalars"
+    # What tf.summary.scalar and its like write, without their need of the tensorboard package.
+    def metadata_of(plugin, data_class):
+        metadata = tf.compat.v1.SummaryMetadata(data_class=f"DATA_CLASS_{data_class}")
+        metadata.plugin_data.plugin_name = plugin
+        return metadata
+
+    scalar = metadata_of("scalars", "SCALAR")
 
     def record(name, at, **values):
         with writers[name].as_default(step=at):
             for tag, value in values.items():
                 tf.summary.write(tag, tf.cast(value, tf.float32), metadata=scalar)
 
+    def picture(at):
+        """How the weights are spread, and what each digit's weights look for: ten squares in a row."""
+        weights = model.weights.numpy()
+        counts, edges = np.histogram(weights, bins=30)
+        squares = weights.T.reshape(10, 28, 28).transpose(1, 0, 2).reshape(28, 280, 1)
+        gray = 255 * (squares - weights.min()) / max(weights.max() - weights.min(), 1e-9)
+        png = tf.io.encode_png(tf.cast(gray, tf.uint8))
+        with writers["train"].as_default(step=at):
+            tf.summary.write("weights", np.stack([edges[:-1], edges[1:], counts], 1),
+                             metadata=metadata_of("histograms", "TENSOR"))
+            tf.summary.write("weights of each digit", tf.stack(["280", "28", png]),
+                             metadata=metadata_of("images", "BLOB_SEQUENCE"))
+
     def validate(at, train_loss):
         loss, accuracy = model.judge(*validation)
         record("validation", at, loss=loss, accuracy=accuracy)
+        picture(at)
         for writer in writers.values():
             writer.flush()
         print(f"step {at}/{options.training_iteration}: loss {float(train_loss):.4f}, validation loss "
@@ -205,6 +225,11 @@ def train(tf, options, run_dir, stop, training, validation):
     batches = Batches(*training)
     validation = tuple(tf.constant(part) for part in validation)
     first, last = int(step.numpy()), options.training_iteration
+    if first == 0:
+        with writers["train"].as_default(step=0):
+            tf.summary.write("setup", f"{options.training_iteration} steps of {BATCH} digits each, learning "
+                             f"rate {LEARNING_RATE}, {len(training[0])} digits to train on",
+                             metadata=metadata_of("text", "TENSOR"))
     for at in range(first + 1, last + 1):
         loss, accuracy = model.train(*batches.at(at - 1))
         if at % options.summary_steps == 0 or at == last:

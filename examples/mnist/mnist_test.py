@@ -236,14 +236,16 @@ class Trainer(Scratch):
 
     def test_events_hold_the_curves_of_training_and_validation(self):
         self.assertEqual(self.run_trainer(steps=250).returncode, 0)
-        tags = {}
+        tags, others = {}, {}
         for name in ("train", "validation"):
             (path,) = (self.dir / "run/events" / name).iterdir()
             for event in tf.compat.v1.train.summary_iterator(str(path)):
                 for value in event.summary.value:
-                    self.assertEqual(value.metadata.plugin_data.plugin_name, "scalars")
-                    tags.setdefault((name, value.tag), []).append(
-                        (event.step, float(tf.make_ndarray(value.tensor))))
+                    plugin, tensor = value.metadata.plugin_data.plugin_name, tf.make_ndarray(value.tensor)
+                    if plugin == "scalars":
+                        tags.setdefault((name, value.tag), []).append((event.step, float(tensor)))
+                    else:
+                        others.setdefault((name, plugin, value.tag), []).append((event.step, tensor))
         self.assertEqual(sorted(tags), [
             ("train", "accuracy"), ("train", "learning_rate"), ("train", "loss"),
             ("validation", "accuracy"), ("validation", "loss")])
@@ -251,6 +253,14 @@ class Trainer(Scratch):
         self.assertEqual([step for step, _ in tags["validation", "loss"]], [100, 200, 250])
         self.assertEqual({round(v, 6) for _, v in tags["train", "learning_rate"]}, {0.01})
         self.assertLess(tags["validation", "loss"][-1][1], tags["train", "loss"][0][1])
+        # And what is no curve: how the weights are spread, a picture of them, what was set.
+        self.assertEqual(sorted(others), [
+            ("train", "histograms", "weights"), ("train", "images", "weights of each digit"),
+            ("train", "text", "setup")])
+        step, buckets = others["train", "histograms", "weights"][-1]
+        self.assertEqual((step, buckets[:, 2].sum()), (250, 7840))
+        self.assertEqual(tf.io.decode_png(others["train", "images", "weights of each digit"][0][1][2]).shape,
+                         (28, 280, 1))
 
     def test_sigterm_writes_a_checkpoint_and_the_resumed_run_ends_as_an_unbroken_one(self):
         endless = 10**6

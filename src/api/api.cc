@@ -15,6 +15,7 @@
 #include "api/json_reader.h"
 #include "api/logs.h"
 #include "api/streams.h"
+#include "operate/tensorboard.h"
 
 namespace takt::api {
 namespace {
@@ -108,6 +109,7 @@ class ApiImpl final : public Api {
 
   Router& router() override { return router_; }
   void SetMetrics(std::function<std::string()> metrics) override { metrics_ = std::move(metrics); }
+  void SetTensorBoard(Handler handler) override { tensorboard_ = std::move(handler); }
   void OnLog(const std::string& instance) override { logs_.OnLog(instance); }
   void Broadcast(std::string_view event, std::string_view data) override {
     changes_.Broadcast(event, data);
@@ -127,7 +129,7 @@ class ApiImpl final : public Api {
   void AddAppRoutes();
   void AddLogRoutes();
 
-  absl::Status Admit(const net::HttpRequest& request) const;
+  absl::Status Admit(const net::HttpRequest& request, Bodies bodies = Bodies::kJson) const;
   void ServeFile(const net::HttpRequest& request,
                  const std::shared_ptr<net::HttpResponder>& responder) const;
 
@@ -166,14 +168,15 @@ class ApiImpl final : public Api {
   const std::shared_ptr<Ears> ears_ = std::make_shared<Ears>();
   Router router_;
   std::function<std::string()> metrics_;
+  Handler tensorboard_;
   ChangeStream changes_;
   LogStream logs_;
 };
 
 // ---- Who may ask, and the console's files ----
 
-absl::Status ApiImpl::Admit(const net::HttpRequest& request) const {
-  TAKT_RETURN_IF_ERROR(CheckOrigin(request));
+absl::Status ApiImpl::Admit(const net::HttpRequest& request, Bodies bodies) const {
+  TAKT_RETURN_IF_ERROR(CheckOrigin(request, bodies));
   if (options_.token.empty()) return CheckHost(request, machine_);
   if (request.path == StrCat(kApiPrefix, "/session")) return absl::OkStatus();
   return CheckToken(request, options_.token);
@@ -195,6 +198,15 @@ void ApiImpl::Handle(const net::HttpRequest& request,
       response.body = metrics_();
     }
     responder->Send(std::move(response));
+    return;
+  }
+  if (tensorboard_ && absl::StartsWith(request.path, ToAbsl(operate::kTensorBoardPath))) {
+    const absl::Status admitted = Admit(request, Bodies::kAny);
+    if (admitted.ok()) {
+      tensorboard_(request, responder);
+    } else {
+      responder->Send(ErrorResponse(admitted));
+    }
     return;
   }
   if (!api) {

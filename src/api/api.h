@@ -57,6 +57,11 @@ class Api {
   // What GET /metrics (no part of /api/v1) answers, in Prometheus' text format; before the first
   // Handle. Whoever may use the API may ask.
   virtual void SetMetrics(std::function<std::string()> metrics) = 0;
+  // What answers below /tensorboard/ (operate::kTensorBoardPath), for whoever may use the API;
+  // before the first Handle.
+  using Handler =
+      std::function<void(const net::HttpRequest&, const std::shared_ptr<net::HttpResponder>&)>;
+  virtual void SetTensorBoard(Handler handler) = 0;
   // For routes of other rooms; before the first Handle.
   virtual Router& router() = 0;
   // The handler for HttpServer.

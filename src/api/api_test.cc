@@ -17,6 +17,7 @@
 #include "api/alerts.h"
 #include "api/errors.h"
 #include "api/fakes_for_test.h"
+#include "api/learning.h"
 #include "api/log_search.h"
 #include "api/logs.h"
 #include "api/operate.h"
@@ -183,7 +184,13 @@ class ApiTest : public ::testing::Test {
     AddAlertRoutes(api_->router(), *alerts_, *receivers_, *workers_, clock_);
     runs_ = operate::Runs::Open(dir_.path() + "/runs.db").value();
     AddLearningRoutes(api_->router(), *learning_store_, *runs_, *workers_);
-    AddRunRoutes(api_->router(), *runs_, *learning_store_, line_, *volumes_, *workers_);
+    AddRunRoutes(
+        api_->router(), *runs_, *learning_store_,
+        [this](const std::string& app, const std::string& service, const std::string& model) {
+          const auto it = serving_.find(StrCat(app, "/", service, "/", model));
+          return it == serving_.end() ? std::nullopt : std::optional(it->second);
+        },
+        line_, *volumes_, *workers_);
     api_->SetMetrics([] { return "takt_apps 1\n"; });
     net::HttpServerOptions server;
     server.max_body_bytes = kMaxRequestBytes;
@@ -317,6 +324,7 @@ class ApiTest : public ::testing::Test {
   std::unique_ptr<operate::Alerts> alerts_;
   std::unique_ptr<operate::Receivers> receivers_;
   std::unique_ptr<operate::Runs> runs_;
+  std::map<std::string, operate::Versions> serving_;  // by "app/service/model"
   std::unique_ptr<Workers> workers_, exporters_;
   std::unique_ptr<LiveSearches> live_;
   std::unique_ptr<logs::SavedSearches> searches_;
@@ -1312,6 +1320,7 @@ TEST_F(RunsApiTest, ARunShowsWhatItWasGivenWhatItReachedAndWhatItMade) {
   EXPECT_EQ(run["values"], json({{"A", "1"}}));
   WriteEvents();
   End();
+  serving_["server/main/default"] = {2};
   run = Get("/runs/mnist/1").body;
   EXPECT_EQ(run["state"], "completed");
   EXPECT_EQ(run["started"], "2026-01-01T00:00:00.000Z");
@@ -1334,14 +1343,16 @@ TEST_F(RunsApiTest, ARunShowsWhatItWasGivenWhatItReachedAndWhatItMade) {
   ASSERT_EQ(model["versions"].size(), 1u);
   EXPECT_EQ(model["versions"][0]["number"], 2);
   EXPECT_EQ(model["versions"][0]["serves"], true);
-  EXPECT_EQ(
-      model["loaded_by"],
-      json::array(
-          {{{"app", "server"}, {"service", "main"}, {"live", true}, {"versions", json::array()}}}));
+  EXPECT_EQ(model["loaded_by"], json::array({{{"app", "server"},
+                                              {"service", "main"},
+                                              {"live", true},
+                                              {"versions", json::array()},
+                                              {"serving", json::array({2})}}}));
 }
 
 TEST_F(RunsApiTest, AVersionLeadsToItsRunAndToWhoLoadsIt) {
   End();
+  serving_["server/main/default"] = {2};
   ASSERT_TRUE(MakeDirs(directory_ + "/1").ok());  // nobody's, and not whole
   for (const char* app : {"", "?app=mnist", "?app=server"}) {
     const json models = Get(StrCat("/models", app)).body["models"];
@@ -1357,15 +1368,22 @@ TEST_F(RunsApiTest, AVersionLeadsToItsRunAndToWhoLoadsIt) {
     EXPECT_EQ(models[0]["versions"][1]["run"], nullptr);
   }
   EXPECT_THAT(Get("/models?app=other").body["models"], IsEmpty());
-  // A server that is told to serve version 1 does not serve version 2.
-  line::ServiceView pinned = Service("serving", "--model_config_file=/models.config");
-  pinned.spec.files["/models.config"] =
-      R"(config { base_path: "/models/digits" model_version_policy { specific { versions: 1 } } })";
-  line_.SetService("server", pinned);
+  // What counts is what the server says, not what lies there or what it is told.
+  serving_["server/main/default"] = {1};
   EXPECT_THAT(Get("/models").body["models"][0]["versions"][0]["served_by"], IsEmpty());
   EXPECT_EQ(Get("/runs/mnist/1").body["model"]["versions"][0]["serves"], false);
-  ASSERT_TRUE(WriteFileWhole(directory_ + "/1/saved_model.pb", "graph").ok());
   EXPECT_EQ(Get("/models").body["models"][0]["versions"][1]["served_by"], json({"server"}));
+  // Under the name that the server's configuration gives the model.
+  line::ServiceView named = Service("serving", "--model_config_file=/models.config");
+  named.spec.files["/models.config"] =
+      R"(config { name: "a" base_path: "/models/digits" model_platform: "tensorflow" })";
+  line_.SetService("server", named);
+  serving_ = {{"server/main/a", {2}}};
+  EXPECT_EQ(Get("/runs/mnist/1").body["model"]["versions"][0]["serves"], true);
+  // One that does not say.
+  serving_.clear();
+  EXPECT_EQ(Get("/models").body["models"][0]["loaded_by"][0]["serving"], nullptr);
+  EXPECT_EQ(Get("/runs/mnist/1").body["model"]["versions"][0]["serves"], false);
   // Version 2 is gone, and with it what the run serves.
   ASSERT_TRUE(RemoveAll(directory_ + "/2").ok());
   const json version = Get("/runs/mnist/1").body["model"]["versions"][0];
@@ -1408,6 +1426,44 @@ TEST_F(RunsApiTest, CurvesCanBeAskedOfOneRun) {
   const Answer both = Get("/apps/mnist/learning?run=1&from=2026-01-01T00:00:00Z");
   EXPECT_EQ(both.status, 400);
   EXPECT_THAT(both.body["message"].get<std::string>(), HasSubstr("got both"));
+}
+
+TEST_F(RunsApiTest, HistogramsAndImagesOfARun) {
+  const double start = std::chrono::duration<double>(clock_.Now().time_since_epoch()).count();
+  const std::string png = "\x89PNG\r\n\x1a\nrest", evil = "<svg onload=alert(1)>";
+  std::string file;
+  for (int step = 1; step <= 3; ++step) {
+    learning::AppendHistogramEvent(start + step, step, "weights", step, 2, file);
+    learning::AppendImageEvent(start + step, step, "digit", step == 3 ? evil : png, file);
+  }
+  ASSERT_TRUE(MakeDirs(dir_.path() + "/events").ok());
+  ASSERT_TRUE(WriteFileWhole(dir_.path() + "/events/events.out.tfevents.1.host", file).ok());
+  ASSERT_TRUE(learning_store_->Scan({"mnist", "main", dir_.path() + "/events"}).ok());
+
+  const std::string of = "?service=main&run=1&tag=";
+  json items = Get(StrCat("/apps/mnist/learning/items", of, "weights&limit=2")).body["items"];
+  ASSERT_EQ(items.size(), 2u);  // the newest two
+  EXPECT_EQ(items[0]["step"], 2);
+  EXPECT_EQ(items[0]["kind"], "histogram");
+  EXPECT_EQ(items[1]["buckets"], json({{-1.0, 0.0, 3.0}, {0.0, 1.0, 2.0}}));
+
+  items = Get(StrCat("/apps/mnist/learning/items", of, "digit")).body["items"];
+  ASSERT_EQ(items.size(), 3u);
+  EXPECT_EQ(items[0]["bytes"], png.size());
+  const auto image = [&](int step) {
+    net::HttpCall call;
+    call.target = StrCat("/api/v1/apps/mnist/learning/image", of, "digit&step=", step);
+    return net::HttpClient(ClientOptions()).Call(call).value();
+  };
+  const net::HttpReply reply = image(2);
+  EXPECT_EQ(reply.status, 200);
+  EXPECT_EQ(reply.Header("content-type"), "image/png");
+  EXPECT_EQ(reply.Header("x-content-type-options"), "nosniff");
+  EXPECT_EQ(reply.body, png);
+  EXPECT_EQ(image(3).status, 501);  // what could run a script is no image
+  EXPECT_EQ(image(4).status, 404);
+  EXPECT_EQ(Get(StrCat("/apps/mnist/learning/image", of, "weights&step=1")).status, 404);
+  EXPECT_THAT(Get(StrCat("/apps/mnist/learning/items", of, "none")).body["items"], IsEmpty());
 }
 
 TEST_F(ApiTest, MetricsAreForWhoeverMayUseTheApi) {

@@ -1,5 +1,7 @@
 #include "api/convert.h"
 
+#include <cmath>
+
 #include "base/clock.h"
 #include "logs/entry.h"
 
@@ -391,6 +393,28 @@ absl::StatusOr<std::int64_t> QueryTimeUs(const Call& call, std::string_view name
                       call.Query(name))));
   }
   return *time;
+}
+
+std::string Rfc3339FromSeconds(double seconds) {
+  return Rfc3339FromUs(std::llround(seconds * 1e6));
+}
+
+void WriteNumber(JsonWriter& w, double value) {
+  if (std::isfinite(value)) {
+    w.Value(value);
+  } else {
+    w.Value(std::isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity");
+  }
+}
+
+absl::StatusOr<double> QueryNumber(const Call& call, std::string_view name, double fallback) {
+  if (!call.HasQuery(name)) return fallback;
+  double value = 0;
+  if (!absl::SimpleAtod(ToAbsl(call.Query(name)), &value) || !std::isfinite(value)) {
+    return absl::InvalidArgumentError(
+        ToAbsl(StrCat("query parameter ", name, ": expected a number, got ", call.Query(name))));
+  }
+  return value;
 }
 
 }  // namespace takt::api

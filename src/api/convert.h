@@ -52,10 +52,16 @@ void WriteLabels(JsonWriter& w, const metrics::Labels& labels);
 // RFC 3339; null for the epoch, which means "not yet".
 void WriteTime(JsonWriter& w, std::string_view name, std::chrono::system_clock::time_point time);
 
-std::string Rfc3339FromUs(std::int64_t us);  // since the epoch
+std::string Rfc3339FromUs(std::int64_t us);      // since the epoch
+std::string Rfc3339FromSeconds(double seconds);  // since the epoch
+// JSON has no NaN: what is not finite is written as a text.
+void WriteNumber(JsonWriter& w, double value);
+
 // The query parameter `name`, RFC 3339, in microseconds since the epoch; `fallback` where it is
 // absent. INVALID_ARGUMENT naming it.
 absl::StatusOr<std::int64_t> QueryTimeUs(const Call& call, std::string_view name,
                                          std::int64_t fallback);
+// A finite number, likewise.
+absl::StatusOr<double> QueryNumber(const Call& call, std::string_view name, double fallback);
 
 }  // namespace takt::api

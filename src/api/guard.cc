@@ -53,7 +53,7 @@ absl::Status CheckHost(const net::HttpRequest& request, std::string_view machine
                         421);
 }
 
-absl::Status CheckOrigin(const net::HttpRequest& request) {
+absl::Status CheckOrigin(const net::HttpRequest& request, Bodies bodies) {
   if (request.method == "GET" || request.method == "HEAD" || request.method == "OPTIONS") {
     return absl::OkStatus();
   }
@@ -67,7 +67,8 @@ absl::Status CheckOrigin(const net::HttpRequest& request) {
         "a page of another origin (", origin.empty() ? site : origin, ") may change nothing"));
   }
   const std::string_view type = request.Header("content-type");
-  if (!request.body.empty() && !absl::StartsWithIgnoreCase(ToAbsl(type), "application/json")) {
+  if (bodies == Bodies::kJson && !request.body.empty() &&
+      !absl::StartsWithIgnoreCase(ToAbsl(type), "application/json")) {
     return WithHttpStatus(absl::InvalidArgumentError(StrCat(
                               "content-type: expected application/json, got \"", type, "\"")),
                           415);

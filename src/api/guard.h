@@ -17,7 +17,8 @@ absl::Status CheckHost(const net::HttpRequest& request, std::string_view machine
 
 // A request that changes something must not come from a page of another origin: else
 // PERMISSION_DENIED. A body must be application/json: else 415.
-absl::Status CheckOrigin(const net::HttpRequest& request);
+enum class Bodies { kJson, kAny };  // kAny: of what is not the API
+absl::Status CheckOrigin(const net::HttpRequest& request, Bodies bodies = Bodies::kJson);
 
 // UNAUTHENTICATED when the request does not carry `token`.
 absl::Status CheckToken(const net::HttpRequest& request, std::string_view token);

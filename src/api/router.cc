@@ -108,6 +108,7 @@ void Router::Answer(const net::HttpRequest& request,
   } else if (!reply->streaming) {
     net::HttpResponse response;
     response.status = reply->status;
+    response.content_type = std::move(reply->content_type);
     response.body = std::move(reply->body);
     response.headers = std::move(reply->headers);
     response.headers.emplace_back("Cache-Control", "no-store");

@@ -44,12 +44,18 @@ class Call {
 
 struct Reply {
   int status = 200;
-  std::string body;  // JSON
+  std::string body;
   std::vector<std::pair<std::string, std::string>> headers;
   bool streaming = false;
-  static Reply Streaming() { return {.status = 0, .body = "", .headers = {}, .streaming = true}; }
+  std::string content_type = "application/json";
+  static Reply Streaming() {
+    return {.status = 0, .body = "", .headers = {}, .streaming = true, .content_type = ""};
+  }
   static Reply Json(std::string body, int status = 200) {
-    return {.status = status, .body = std::move(body), .headers = {}, .streaming = false};
+    Reply reply;
+    reply.status = status;
+    reply.body = std::move(body);
+    return reply;
   }
 };
 

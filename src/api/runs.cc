@@ -5,9 +5,9 @@
 #include <map>
 
 #include "absl/strings/numbers.h"
+#include "api/convert.h"
 #include "api/json_reader.h"
 #include "api/json_writer.h"
-#include "api/operate.h"
 #include "learning/diagnose.h"
 
 namespace takt::api {
@@ -25,14 +25,15 @@ struct Shelf {
   struct Loader {
     std::string app, service;
     bool live = false;
-    std::vector<std::int64_t> versions;  // that it is told to serve; empty = the newest
+    std::vector<std::int64_t> versions;        // that it is told to serve; empty = the newest
+    std::optional<operate::Versions> serving;  // by its own word; nullopt = it does not say
   };
   std::map<std::string, std::vector<Loader>> loaders;      // by directory
   std::map<std::string, Model> models;                     // that a service of now makes or loads
   std::map<std::string, std::vector<std::string>> makers;  // apps that are there, by directory
 };
 
-Shelf Look(line::Line& line, storage::VolumeStore& volumes) {
+Shelf Look(line::Line& line, storage::VolumeStore& volumes, const Serving& serving) {
   Shelf shelf;
   for (const line::App& app : line.List()) {
     for (const line::ServiceView& service : app.services) {
@@ -43,7 +44,8 @@ Shelf Look(line::Line& line, storage::VolumeStore& volumes) {
                                       });
         for (const operate::Loaded& loaded : operate::LoadedBy(service.spec, volumes)) {
           shelf.loaders[loaded.model.directory].push_back(
-              {app.name, service.spec.name, live, loaded.versions});
+              {app.name, service.spec.name, live, loaded.versions,
+               live ? serving(app.name, service.spec.name, loaded.served_as) : std::nullopt});
           shelf.models.emplace(loaded.model.directory, loaded.model);
         }
       } else if (service.role == "training") {
@@ -74,24 +76,27 @@ void WriteLoaders(JsonWriter& w, const Shelf& shelf, const std::string& director
           .Field("service", loader.service)
           .Field("live", loader.live)
           .Field("versions", loader.versions)
-          .EndObject();
+          .Key("serving");
+      if (loader.serving) {
+        w.Value(std::vector<std::int64_t>(loader.serving->begin(), loader.serving->end()));
+      } else {
+        w.Null();
+      }
+      w.EndObject();
     }
   }
   w.EndArray();
 }
 
-// The apps whose model servers run and serve this version, as they are told.
+// The apps whose model servers say that they serve this version. What they serve is what they have
+// read: another version that lies there now under the same number is not it, which nobody can tell.
 std::vector<std::string> ServedBy(const Shelf& shelf, const std::string& directory,
-                                  const Version& version, const Version* newest) {
+                                  std::int64_t version) {
   std::vector<std::string> apps;
   const auto it = shelf.loaders.find(directory);
-  if (it == shelf.loaders.end() || !version.complete) return apps;
+  if (it == shelf.loaders.end()) return apps;
   for (const Shelf::Loader& loader : it->second) {
-    const bool wanted = loader.versions.empty()
-                            ? newest != nullptr && newest->number == version.number
-                            : std::find(loader.versions.begin(), loader.versions.end(),
-                                        version.number) != loader.versions.end();
-    if (loader.live && wanted) apps.push_back(loader.app);
+    if (loader.serving && loader.serving->contains(version)) apps.push_back(loader.app);
   }
   return apps;
 }
@@ -124,8 +129,7 @@ void WriteModelOfRun(JsonWriter& w, const Run& run, const Shelf& shelf) {
         .Field("modified", Rfc3339FromSeconds(static_cast<double>(version.modified_ns) / 1e9))
         .Field("complete", version.complete)
         .Field("exists", is_there)
-        .Field("serves",
-               is_there && !ServedBy(shelf, run.model->directory, version, newest).empty())
+        .Field("serves", is_there && !ServedBy(shelf, run.model->directory, version.number).empty())
         .EndObject();
   }
   w.EndArray();
@@ -207,13 +211,16 @@ absl::Status WriteRun(JsonWriter& w, const Run& run, const Shelf& shelf,
 struct Rooms {
   operate::Runs& runs;
   learning::LearningStore& learning;
+  Serving serving;
   line::Line& line;
   storage::VolumeStore& volumes;
 };
 
+Shelf LookAt(const Rooms& rooms) { return Look(rooms.line, rooms.volumes, rooms.serving); }
+
 Result WriteRuns(const Rooms& rooms, const std::string& app, std::size_t limit) {
   TAKT_ASSIGN_OR_RETURN(const std::vector<Run> runs, rooms.runs.List(app, limit));
-  const Shelf shelf = Look(rooms.line, rooms.volumes);
+  const Shelf shelf = LookAt(rooms);
   std::string body;
   JsonWriter w(&body);
   w.BeginObject().Key("runs").BeginArray();
@@ -225,7 +232,7 @@ Result WriteRuns(const Rooms& rooms, const std::string& app, std::size_t limit) 
 Result WriteOne(const Rooms& rooms, const Run& run) {
   std::string body;
   JsonWriter w(&body);
-  TAKT_RETURN_IF_ERROR(WriteRun(w, run, Look(rooms.line, rooms.volumes), rooms.learning));
+  TAKT_RETURN_IF_ERROR(WriteRun(w, run, LookAt(rooms), rooms.learning));
   return Reply::Json(std::move(body));
 }
 
@@ -252,7 +259,7 @@ Result PutRun(const Rooms& rooms, Call& call) {
 }
 
 Result WriteModels(const Rooms& rooms, const std::string& app) {
-  Shelf shelf = Look(rooms.line, rooms.volumes);
+  Shelf shelf = LookAt(rooms);
   TAKT_ASSIGN_OR_RETURN(const std::vector<Model> made, rooms.runs.Models());
   for (const Model& model : made) shelf.models.emplace(model.directory, model);
   std::string body;
@@ -272,7 +279,6 @@ Result WriteModels(const Rooms& rooms, const std::string& app) {
          std::find(makers->second.begin(), makers->second.end(), app) != makers->second.end());
     if (!concerns) continue;
     const std::vector<Version> versions = operate::ListVersions(directory);
-    const Version* newest = NewestOf(versions);
     w.BeginObject()
         .Field("name", model.name)
         .Field("volume", model.volume)
@@ -286,7 +292,7 @@ Result WriteModels(const Rooms& rooms, const std::string& app) {
           .Field("number", version->number)
           .Field("modified", Rfc3339FromSeconds(static_cast<double>(version->modified_ns) / 1e9))
           .Field("complete", version->complete)
-          .Field("served_by", ServedBy(shelf, directory, *version, newest))
+          .Field("served_by", ServedBy(shelf, directory, version->number))
           .Key("run");
       const auto maker = std::find_if(runs.begin(), runs.end(), [&](const Run& run) {
         return std::any_of(run.versions.begin(), run.versions.end(), [&](const Version& each) {
@@ -309,8 +315,9 @@ Result WriteModels(const Rooms& rooms, const std::string& app) {
 }  // namespace
 
 void AddRunRoutes(Router& router, operate::Runs& runs, learning::LearningStore& learning,
-                  line::Line& line, storage::VolumeStore& volumes, Workers& workers) {
-  const Rooms rooms{runs, learning, line, volumes};
+                  Serving serving, line::Line& line, storage::VolumeStore& volumes,
+                  Workers& workers) {
+  const Rooms rooms{runs, learning, std::move(serving), line, volumes};
   const auto limit_of = [](const Call& call) {
     return call.QueryInt("limit", kDefaultListedRuns, 1, static_cast<std::int64_t>(kMaxListedRuns));
   };

@@ -54,6 +54,7 @@ void Workers::Run() {
     net::HttpResponse response;
     response.status = reply->status;
     response.headers = std::move(reply->headers);
+    response.content_type = std::move(reply->content_type);
     response.body = std::move(reply->body);
     job.responder->Send(std::move(response));
   }

@@ -206,7 +206,8 @@ class LearningStore::BlockWriter {
       ++skipped_;
       return;
     }
-    pending.items.push_back({event.step, event.wall_time, std::string(data)});
+    pending.items.push_back(
+        {.step = event.step, .wall_time = event.wall_time, .data = std::string(data)});
     if (pending.items.size() > kMaxItemsPerSeries) {
       pending.items.erase(pending.items.begin());
       ++pending.series.count;
@@ -483,22 +484,38 @@ absl::StatusOr<std::vector<Point>> LearningStore::Curve(const std::string& app,
 absl::StatusOr<std::vector<Item>> LearningStore::Items(const std::string& app,
                                                        const std::string& service,
                                                        const std::string& writer,
-                                                       const std::string& tag,
-                                                       const Window& window) {
+                                                       const std::string& tag, const Window& window,
+                                                       const ItemOptions& options) {
   const std::lock_guard lock(mutex_);
   auto rows = db_->Query(
-      "SELECT i.step, i.wall, i.data FROM file f JOIN series s ON s.file=f.id JOIN item i ON "
-      "i.series=s.id WHERE f.app=? AND f.service=? AND f.writer=? AND s.tag=? AND f.first_wall "
-      "BETWEEN ? AND ? ORDER BY i.step, i.wall",
-      {std::string_view(app), std::string_view(service), std::string_view(writer),
-       std::string_view(tag), window.from, window.to});
+      "SELECT i.step, i.wall, s.kind, length(i.data), CASE WHEN ? THEN i.data END "
+      "FROM file f JOIN series s ON s.file=f.id JOIN item i ON i.series=s.id "
+      "WHERE f.app=? AND f.service=? AND f.writer=? AND s.tag=? AND f.first_wall BETWEEN ? AND ? "
+      "AND (? OR i.step=?) ORDER BY i.step DESC, i.wall DESC",
+      {static_cast<std::int64_t>(options.data), std::string_view(app), std::string_view(service),
+       std::string_view(writer), std::string_view(tag), window.from, window.to,
+       static_cast<std::int64_t>(!options.step), options.step.value_or(0)});
   TAKT_RETURN_IF_ERROR(rows.status());
   std::vector<Item> items;
-  while (true) {
+  std::size_t bytes = 0;
+  while (items.size() < options.limit) {
     TAKT_ASSIGN_OR_RETURN(const bool more, rows->Next());
-    if (!more) return items;
-    items.push_back({rows->Int(0), rows->Real(1), std::string(rows->Blob(2))});
+    if (!more) break;
+    if (!items.empty() && items.back().step == rows->Int(0)) continue;
+    Item item{.step = rows->Int(0),
+              .wall_time = rows->Real(1),
+              .kind = static_cast<Kind>(rows->Int(2)),
+              .bytes = static_cast<std::size_t>(rows->Int(3)),
+              .data = ""};
+    if (options.data) {
+      bytes += item.bytes;
+      if (bytes > options.max_bytes && !items.empty()) break;
+      item.data = std::string(rows->Blob(4));
+    }
+    items.push_back(std::move(item));
   }
+  std::reverse(items.begin(), items.end());
+  return items;
 }
 
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> LearningStore::Hyperparameters(

@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -65,7 +66,17 @@ struct SeriesInfo {
 struct Item {
   std::int64_t step = 0;
   double wall_time = 0;
-  std::string data;  // histogram: buckets as 3 doubles each; image: encoded; text: UTF-8
+  Kind kind = Kind::kHistogram;
+  std::size_t bytes = 0;  // of the data
+  std::string data;       // histogram: buckets as 3 doubles each; image: encoded; text: UTF-8
+};
+
+// Which items are wanted.
+struct ItemOptions {
+  std::optional<std::int64_t> step = {};   // of this step only
+  std::size_t limit = kMaxItemsPerSeries;  // the newest
+  std::size_t max_bytes = kMaxItemBytes;   // of all their data; the newest that fit, one at least
+  bool data = true;                        // false: without their data
 };
 
 struct Statistics {
@@ -88,10 +99,11 @@ class LearningStore {
   absl::StatusOr<std::vector<Point>> Curve(const std::string& app, const std::string& service,
                                            const std::string& writer, const std::string& tag,
                                            const Window& window);
-  // Histograms, images or texts of one tag, by rising step.
+  // Histograms, images or texts of one tag, by rising step; of a step that was written again after
+  // a restart, what was written last.
   absl::StatusOr<std::vector<Item>> Items(const std::string& app, const std::string& service,
                                           const std::string& writer, const std::string& tag,
-                                          const Window& window);
+                                          const Window& window, const ItemOptions& options = {});
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Hyperparameters(
       const std::string& app, const Window& window);
   absl::StatusOr<Statistics> Stats(const std::string& app, const Window& window);

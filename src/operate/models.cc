@@ -13,6 +13,7 @@ namespace takt::operate {
 namespace {
 
 constexpr std::string_view kBasePathFlag = "--model_base_path";
+constexpr std::string_view kModelNameFlag = "--model_name";
 constexpr std::string_view kConfigFileFlag = "--model_config_file";
 constexpr std::size_t kMaxConfigBytes = 1 << 20;
 
@@ -87,10 +88,14 @@ std::string ConfigText(const templates::ServiceSpec& service, storage::VolumeSto
   return text.ok() ? *std::move(text) : "";
 }
 
-// Base paths of a ModelServerConfig in protobuf's text format, with the versions asked for. Only
-// the fields that matter here are looked at: `config`, `base_path`, `versions`.
-std::vector<std::pair<std::string, std::vector<std::int64_t>>> ReadModelConfig(
-    const std::string& text) {
+struct ConfiguredModel {
+  std::string name, base_path;
+  std::vector<std::int64_t> versions;
+};
+
+// The models of a ModelServerConfig in protobuf's text format, with the versions asked for. Only
+// the fields that matter here are looked at: `config`, `name`, `base_path`, `versions`.
+std::vector<ConfiguredModel> ReadModelConfig(const std::string& text) {
   std::vector<std::string> tokens;  // words, and quoted texts without their quotes
   for (std::size_t i = 0; i < text.size();) {
     const char c = text[i];
@@ -112,17 +117,18 @@ std::vector<std::pair<std::string, std::vector<std::int64_t>>> ReadModelConfig(
       ++i;
     }
   }
-  std::vector<std::pair<std::string, std::vector<std::int64_t>>> configs;
+  std::vector<ConfiguredModel> configs;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     if (tokens[i] == "config") configs.emplace_back();
     if (configs.empty() || i + 1 == tokens.size()) continue;
-    if (tokens[i] == "base_path") configs.back().first = tokens[i + 1];
+    if (tokens[i] == "name" && configs.back().name.empty()) configs.back().name = tokens[i + 1];
+    if (tokens[i] == "base_path") configs.back().base_path = tokens[i + 1];
     std::int64_t version = 0;
     // Both `versions: 1 versions: 2` and `versions: [1, 2]`.
     for (std::size_t next = i + 1; tokens[i] == "versions" && next < tokens.size() &&
                                    absl::SimpleAtoi(tokens[next], &version);
          ++next) {
-      configs.back().second.push_back(version);
+      configs.back().versions.push_back(version);
     }
   }
   return configs;
@@ -144,14 +150,15 @@ std::optional<Model> MadeBy(const templates::ServiceSpec& service, storage::Volu
 std::vector<Loaded> LoadedBy(const templates::ServiceSpec& service, storage::VolumeStore& volumes) {
   std::vector<Loaded> loaded;
   const std::vector<std::string> words = Words(service);
-  const auto add = [&](std::string_view path, std::vector<std::int64_t> versions) {
+  const auto add = [&](std::string_view path, std::vector<std::int64_t> versions,
+                       std::string name) {
     auto model = Locate(service, volumes, path);
-    if (model) loaded.push_back({*std::move(model), std::move(versions)});
+    if (model) loaded.push_back({*std::move(model), std::move(versions), std::move(name)});
   };
   const std::string file = Flag(words, kConfigFileFlag);
   if (!file.empty()) {
-    for (auto& [path, versions] : ReadModelConfig(ConfigText(service, volumes, file))) {
-      add(path, std::move(versions));
+    for (ConfiguredModel& each : ReadModelConfig(ConfigText(service, volumes, file))) {
+      add(each.base_path, std::move(each.versions), std::move(each.name));
     }
   } else {
     const auto variable = [&](const char* name, const char* fallback) {
@@ -160,10 +167,10 @@ std::vector<Loaded> LoadedBy(const templates::ServiceSpec& service, storage::Vol
                                                                    : it->second;
     };
     const std::string path = Flag(words, kBasePathFlag);
-    add(path.empty()
-            ? JoinPath(variable("MODEL_BASE_PATH", "/models"), variable("MODEL_NAME", "model"))
-            : path,
-        {});
+    const std::string name = Flag(words, kModelNameFlag);
+    const std::string usual = variable("MODEL_NAME", path.empty() ? "model" : "default");
+    add(path.empty() ? JoinPath(variable("MODEL_BASE_PATH", "/models"), usual) : path, {},
+        name.empty() ? usual : name);
   }
   if (loaded.size() == 1 && !service.serves.empty()) loaded[0].model.name = service.serves;
   return loaded;

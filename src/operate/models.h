@@ -30,6 +30,7 @@ std::optional<Model> MadeBy(const templates::ServiceSpec& service, storage::Volu
 struct Loaded {
   Model model;
   std::vector<std::int64_t> versions;  // it is told to serve; empty = the newest
+  std::string served_as;               // what requests call the model
 };
 // From --model_config_file (a config of the template, or a file on a mount), else from
 // --model_base_path or MODEL_BASE_PATH with MODEL_NAME, as TensorFlow Serving reads them. What is

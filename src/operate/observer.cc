@@ -172,19 +172,6 @@ void Observer::OnLineChanged(const std::string& app) {
   changed_.insert(app);
 }
 
-Mounts Observer::MountsOf(const line::ServiceView& service) {
-  Mounts mounts;
-  for (const templates::Mount& mount : service.spec.mounts) {
-    if (mount.kind == templates::Mount::Kind::kBind) {
-      mounts.emplace_back(CleanPath(mount.target), mount.source);
-    } else if (mount.kind == templates::Mount::Kind::kVolume && !mount.source.empty()) {
-      const auto path = volumes_.Resolve(mount.source, mount.subdirectory);
-      if (path.ok()) mounts.emplace_back(CleanPath(mount.target), *path);
-    }
-  }
-  return mounts;
-}
-
 logs::ServiceLogs Observer::LogsOf(const std::string& app_name, const std::string& service) {
   logs::ServiceLogs result;
   const auto app = line_.Get(app_name);
@@ -194,7 +181,7 @@ logs::ServiceLogs Observer::LogsOf(const std::string& app_name, const std::strin
     for (const templates::LogStore& store : view.spec.log_stores) {
       result.stores.push_back({store.name, store.source, store.ttl_days});
     }
-    result.mounts = MountsOf(view);
+    result.mounts = MountsOf(view.spec, volumes_);
   }
   return result;
 }
@@ -346,15 +333,7 @@ void Observer::ReadLearning(const std::string& name) {
   Warn(Annotate(runs_->Observe(*app, volumes_, clock_.Now()), StrCat("runs of ", name)));
   for (const line::ServiceView& service : app->services) {
     if (service.role != "training") continue;
-    const Mounts mounts = MountsOf(service);
-    std::vector<std::string> directories;
-    if (!service.spec.learning.empty()) {
-      directories.push_back(HostPath(mounts, service.spec.learning));
-    } else {  // wherever event files lie on its volumes
-      for (const auto& [inside, here] : mounts) directories.push_back(here);
-    }
-    for (const std::string& directory : directories) {
-      if (directory.empty()) continue;
+    for (const std::string& directory : EventDirectories(service.spec, volumes_)) {
       const auto report = learning_->Scan({name, service.spec.name, directory});
       if (!report.ok()) continue;  // not there yet
       for (const std::string& problem : report->problems) {

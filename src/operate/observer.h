@@ -32,6 +32,7 @@
 #include "metrics/node.h"
 #include "metrics/prometheus.h"
 #include "metrics/store.h"
+#include "operate/directories.h"
 #include "operate/doctor.h"
 #include "operate/runs.h"
 #include "operate/scaler.h"
@@ -104,7 +105,6 @@ class Observer {
            storage::VolumeStore& volumes, const Clock& clock);
   void OnLineChanged(const std::string& app);
   logs::ServiceLogs LogsOf(const std::string& app, const std::string& service);
-  Mounts MountsOf(const line::ServiceView& service);
   void SampleLoop();
   void Sample();
   void ReadLearning(const std::string& app);

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/str.h"
+#include "template/template.h"
 
 namespace takt::operate {
 namespace {
@@ -61,6 +62,21 @@ SqlValue OrNull(const std::optional<int>& value) {
 std::optional<int> IntOrNull(const SqlRows& rows, int column) {
   if (rows.IsNull(column)) return std::nullopt;
   return static_cast<int>(rows.Int(column));
+}
+
+// The values of a revision, and the template's defaults for those that were not given.
+std::map<std::string, std::string> GivenTo(const line::Configuration& configuration) {
+  std::map<std::string, std::string> given = configuration.values;
+  templates::LoadOptions options;
+  options.values = configuration.values;
+  for (const templates::Parameter& parameter :
+       templates::LoadTemplate(configuration.template_text, options).parameters) {
+    // `:-` takes effect where the value is empty too; that it was given so is not worth a row.
+    if (!parameter.default_value) continue;
+    std::string& value = given[parameter.name];
+    if (value.empty()) value = *parameter.default_value;
+  }
+  return given;
 }
 
 absl::Status NoSuchRun(const std::string& app, int number) {
@@ -186,7 +202,7 @@ absl::StatusOr<Runs::Known> Runs::Begin(const line::App& app, const line::Servic
   known.id = db_->last_insert_id();
   known.revision = first.revision;
   if (current) {
-    for (const auto& [name, value] : revision.configuration.values) {
+    for (const auto& [name, value] : GivenTo(revision.configuration)) {
       TAKT_RETURN_IF_ERROR(db_->Run("INSERT INTO value VALUES(?, ?, ?)",
                                     {known.id, std::string_view(name), std::string_view(value)}));
     }

@@ -46,7 +46,7 @@ struct Run {
   int number = 0;  // of the app, from 1; never given twice, though an app of the name is made anew
   std::string service;
   int revision = 0;                           // of the app
-  std::map<std::string, std::string> values;  // the parameters that revision was given
+  std::map<std::string, std::string> values;  // its parameters, the template's defaults included
   std::string why, author;
   double started = 0;           // seconds since the epoch
   std::optional<double> ended;  // likewise

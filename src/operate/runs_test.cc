@@ -23,7 +23,7 @@ using ::testing::IsEmpty;
 constexpr const char* kTemplate = R"(
 trainer:
   image: 'trainer'
-  command: train --steps ${STEPS} ${TARGET}
+  command: train --rate ${RATE:-0.1} --steps ${STEPS} ${TARGET}
   restart: '${RESTART:-no}'
   volumes: ['models:/mnt/models']
   labels:
@@ -92,6 +92,7 @@ TEST_F(RunsTest, AnExecutionFromStartToExitIsARun) {
   EXPECT_EQ(run.service, "trainer");
   EXPECT_EQ(run.revision, 1);
   EXPECT_EQ(run.values.at("STEPS"), "100");
+  EXPECT_EQ(run.values.at("RATE"), "0.1");  // the template's default
   EXPECT_EQ(run.why, "first");
   EXPECT_EQ(run.author, "ann");
   EXPECT_FALSE(run.ended);

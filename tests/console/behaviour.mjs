@@ -195,9 +195,16 @@ const tests = [
     await page.locator(".near", { hasText: "Traceback" }).waitFor();
     await page.locator(".detail .linkish", { hasText: "mnist-train-wide" }).first().click();
     await until("the question is narrower", () => /app%3Dmnist-train-wide/.test(page.url()));
-    await page.getByRole("button", { name: "Save" }).click();
-    await page.getByLabel("Saved searches").waitFor();
     const address = page.url();
+    await page.getByRole("button", { name: "Saved searches" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByLabel("Name").fill("the bad rate");
+    await dialog.getByRole("button", { name: "Save" }).click();
+    await dialog.getByRole("button", { name: /^the bad rate/ }).waitFor(); // the daemon told that its list changed
+    assert.deepEqual(daemon.calls.find((c) => c.method === "PUT" && c.path === "/logs/searches/the%20bad%20rate").body, { query: "valueerror app=mnist-train-wide", span_seconds: 3600 });
+    await dialog.getByRole("button", { name: /^errors of training/ }).click();
+    await until("the kept question is asked", () => daemon.calls.some((c) => c.path === "/logs" && c.query.query === "level>=error app=mnist-train"));
+
     await go(page, daemon, "");
     await page.goto(address);
     assert.equal(await page.getByRole("searchbox").inputValue(), "valueerror app=mnist-train-wide");
@@ -225,11 +232,11 @@ const tests = [
 
   scenario("what changes the address alone leaves the page and the focus in place", {}, async (page, daemon) => {
     const acts = [["apps", () => page.getByRole("searchbox").pressSequentially("mn")], ["apps/mnist-train/logs", () => page.getByRole("searchbox").pressSequentially("st")],
-      ["apps/mnist-train/timeline", () => page.getByRole("button", { name: "6 hours" }).click()], ["learning", () => page.getByRole("button", { name: "Log scale" }).click()]];
+      ["apps/mnist-train/timeline", () => page.getByRole("button", { name: "6 hours" }).click()], ["learning", () => page.getByRole("button", { name: "Log y" }).click()]];
     for (const [path, act] of acts) {
       await go(page, daemon, path);
       await page.locator("main .card").first().waitFor();
-      if (path === "learning") await page.getByRole("button", { name: "Log scale" }).waitFor();
+      if (path === "learning") await page.getByRole("button", { name: "Log y" }).waitFor();
       await page.evaluate(() => (globalThis.heading = document.querySelector("h1")));
       await act();
       await until("the address says it", () => /\?(q|span|log)=/.test(page.url()));
@@ -251,6 +258,51 @@ const tests = [
     await page.getByRole("button", { name: "low_disk: off" }).waitFor();
   }),
 
+  scenario("a rule is made, tried before it is kept, changed and removed; a receiver is tested and kept", {}, async (page, daemon) => {
+    await go(page, daemon, "alerts");
+    await page.getByRole("button", { name: "Add a rule" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByLabel("Name").fill("many_requests");
+    await dialog.getByLabel("Metric", { exact: true }).fill("takt_serving_requests_total");
+    await dialog.getByLabel("What of it").selectOption("rate");
+    await dialog.getByLabel("Threshold").fill("1000");
+    await dialog.getByLabel("What it says").fill("{app} answers {value} requests a second");
+    await dialog.getByRole("button", { name: "Try" }).click();
+    await dialog.getByText("Reads 2 series now; 1 would fire.").waitFor();
+    assert.equal(daemon.state.alerts.rules.some((r) => r.name === "many_requests"), false);
+    await dialog.getByRole("button", { name: "Save" }).click();
+    await until("it was sent", () => daemon.state.alerts.rules.some((r) => r.name === "many_requests" && r.threshold === 1000 && r.function === "rate"));
+    await page.getByRole("button", { name: "Edit many_requests" }).click();
+    await dialog.getByLabel("Threshold").fill("2000");
+    await dialog.getByRole("button", { name: "Save" }).click();
+    await page.getByText("above 2,000").waitFor();
+    await page.getByRole("button", { name: "Remove many_requests" }).click();
+    await until("it is gone", () => !daemon.state.alerts.rules.some((r) => r.name === "many_requests"));
+
+    await page.getByRole("button", { name: "Edit mail" }).click();
+    await dialog.getByLabel("Server").fill("smtp.example:465");
+    await dialog.getByRole("button", { name: "Send a test" }).click();
+    await dialog.getByText("The test was delivered.").waitFor();
+    await dialog.getByRole("button", { name: "Save" }).click();
+    await until("it was kept", () => daemon.calls.some((c) => c.method === "PUT" && c.path === "/alerts/receivers/mail" && c.body.server === "smtp.example:465" && !("password" in c.body)));
+    await page.getByRole("button", { name: "Silence alerts" }).click();
+    await dialog.getByLabel("Labels (optional)").fill("app=mnist-train-wide");
+    await dialog.getByRole("button", { name: "Silence", exact: true }).click();
+    await until("it was sent", () => daemon.calls.some((c) => c.path === "/alerts/silences" && c.body.labels.app === "mnist-train-wide" && c.body.rule === ""));
+  }),
+
+  scenario("what a run wrote besides curves: distributions, images by step, texts that are text", {}, async (page, daemon) => {
+    await go(page, daemon, "learning?runs=mnist-train/2");
+    await page.locator("canvas").first().waitFor();
+    const image = page.locator("section.item img");
+    await image.waitFor();
+    assert.match(await image.getAttribute("src"), /learning\/image\?.*step=1900/);
+    await page.getByLabel("Step train/digit").fill("3");
+    await until("another step is shown", async () => /step=300$/.test(await image.getAttribute("src")));
+    await page.getByText("<img src=x onerror=alert(1)>").waitFor();
+    assert.match(await page.getByRole("link", { name: "TensorBoard: mnist-train" }).getAttribute("href"), /^tensorboard\/mnist-train\/$/);
+  }),
+
   scenario("runs are chosen, overlaid and compared", {}, async (page, daemon) => {
     await go(page, daemon, "learning?runs=-");
     await page.getByRole("checkbox", { name: "Show mnist-train/2" }).check();
@@ -263,7 +315,7 @@ const tests = [
     });
     assert.match(page.url(), /runs=mnist-train%2F2%2Cmnist-train%2F1/);
     await page.getByLabel("X axis").selectOption("relative");
-    await page.getByRole("button", { name: "Log scale" }).click();
+    await page.getByRole("button", { name: "Log y" }).click();
     await until("it is in the address", () => /x=relative/.test(page.url()) && /log=1/.test(page.url()));
   }),
 

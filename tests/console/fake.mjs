@@ -89,10 +89,10 @@ export function mnist() {
   };
   const events = [
     ["mnist-train", "created", "revision 1 by local", "info"], ["mnist-train", "exited", "tensor: exit code 0 after 100 s", "info"],
-    ["mnist-serving", "created", "revision 1 by local", "info"], ["mnist-train", "configured", "revision 2: VERSION 1 → 2", "info"],
+    ["mnist-serving", "created", "revision 1 by local", "info"], ["mnist-serving", "serves", 'model "mnist": version 2 serves now, before it 1', "info"], ["mnist-train", "configured", "revision 2: VERSION 1 → 2", "info"],
     ["", "warning", "no memory cgroup: limits are kept by RLIMIT_AS", "warning"],
     ["mnist-train-wide", "failed", "tensor: exit code 1 after 12 s", "error"],
-  ].map(([name, kind, message, level], i) => ({ id: i + 1, time: ago(4000 - i * 600), app: name, kind, message, level }));
+  ].map(([name, kind, message, level], i) => ({ id: i + 1, time: ago(4000 - i * 560), app: name, kind, message, level }));
   return {
     apps, logs, events,
     alerts: {
@@ -101,15 +101,26 @@ export function mnist() {
         { rule: "low_disk", severity: "warning", state: "pending", silenced: false, labels: { directory: "/var/lib/takt" }, since: ago(30), value: 0.06, summary: "less than 10 % of the disk is free" },
       ],
       rules: [
-        { name: "app_failed", metric: "takt_apps", divided_by: "", above: true, threshold: 0, window_seconds: 60, for_seconds: 0, severity: "critical", summary: "an app has failed", enabled: true },
-        { name: "low_disk", metric: "takt_node_filesystem_free_bytes", divided_by: "takt_node_filesystem_size_bytes", above: false, threshold: 0.1, window_seconds: 300, for_seconds: 600, severity: "warning", summary: "the disk is nearly full", enabled: true },
+        { ...RULE, name: "app_failed", metric: "takt_apps", match: "state=failed", above: true, threshold: 0, window_seconds: 60, for_seconds: 0, severity: "critical", summary: "an app has failed", enabled: true },
+        { ...RULE, name: "low_disk", metric: "takt_node_filesystem_free_bytes", divided_by: "takt_node_filesystem_size_bytes", above: false, threshold: 0.1, window_seconds: 300, for_seconds: 600, severity: "warning", summary: "the disk under {directory} has {percent} left", summary_zh: "{directory} 所在磁盘剩余 {percent}", enabled: true },
+        { ...RULE, name: "slow", origin: "own", metric: "takt_serving_request_seconds_sum", function: "increase", aggregate: "sum", by: ["app"], threshold: 3, window_seconds: 300, for_seconds: 120, severity: "info", summary: "{app} is slow", enabled: false, problem: "there is no metric takt_serving_request_seconds_sum" },
       ],
       silences: [],
     },
+    receivers: [
+      { ...RECEIVER, name: "on-call", kind: "dingtalk", url: "https://robot.example/send?...", secret_set: true, language: "zh", delivered: 3 },
+      { ...RECEIVER, name: "mail", kind: "email", server: "smtp.example:587", from: "takt@example", to: ["ann@example", "bob@example"], last_error: "connect to smtp.example:587: connection refused", waiting: 2, given_up: 1 },
+      { ...RECEIVER, name: "webhook-1", url: "http://alertmanager:9093/hook", fixed: true },
+    ],
+    searches: [{ name: "errors of training", query: "level>=error app=mnist-train", span_seconds: 3600, changed_at: ago(5000) }],
     volumes: [{ name: "mnist_model", driver: "local", options: {}, created_at: ago(90000), host_path: "/var/lib/takt/volumes/mnist_model", ready: true, reason: "", users: ["mnist-serving", "mnist-train"] },
       { name: "nas", driver: "local", options: { device: "/data/nas" }, created_at: ago(90000), host_path: "/data/nas", ready: false, reason: "/data/nas is not mounted", users: [] }],
   };
 }
+
+const PIXEL = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "base64");
+const RULE = { origin: "built_in", match: "", function: "avg", aggregate: "none", by: [], divided_by: "", divided_by_match: "", above: true, window_seconds: 60, for_seconds: 0, summary_zh: "", problem: "" };
+const RECEIVER = { kind: "alertmanager", url: "", server: "", security: "starttls", user: "", from: "", to: [], ca_file: "", language: "en", least_severity: "warning", send_resolved: true, enabled: true, secret_set: false, password_set: false, fixed: false, waiting: 0, delivered: 0, given_up: 0, last_error: "" };
 
 // Waves for whatever is asked about; names of the labels that the real metrics have.
 function metric(query) {
@@ -121,7 +132,7 @@ function metric(query) {
   const wave = (base, k) => Array.from({ length: count }, (_, i) => (i < count / 10 ? null : base * (1 + 0.4 * Math.sin(i / 17 + k) + 0.05 * Math.sin(i * 1.7))));
   const app = /app=([^,]+)/.exec(query.get("match") ?? "")?.[1] ?? "mnist-serving";
   const rows = {
-    takt_node_cpu_seconds_total: [[{ mode: "user" }, 0.8], [{ mode: "system" }, 0.2], [{ mode: "iowait" }, 0.05]],
+    takt_node_cpu_seconds_total: [[{ mode: /mode=(\w+)/.exec(query.get("match") ?? "")?.[1] ?? "user" }, 0.4]],
     takt_node_memory_bytes: [[{ kind: /kind=(\w+)/.exec(query.get("match") ?? "")?.[1] ?? "total" }, 8 * 2 ** 30]],
     takt_instance_cpu_seconds_total: [[{ app, service: "tensor", instance: `${app}.tensor.1.abc` }, 0.9]],
     takt_instance_memory_bytes: [[{ app, service: "tensor", instance: `${app}.tensor.1.abc` }, 4e8]],
@@ -151,9 +162,19 @@ function learning(a, url) {
   if (!a.services.some((s) => s.role === "training")) return { series: [], hyperparameters: {}, corrupt_records: 0, skipped_values: 0, unknown_plugins: {} };
   const scalar = (writer, tag, last, min, max) => ({ service: "tensor", writer, tag, kind: "scalar", count: 200, last_step: 2000, last_time: ago(3300), last_value: last, min, max });
   return {
-    series: [scalar("train", "loss", 0.31, 0.3, 2.3), scalar("validation", "loss", 0.33, 0.32, 2.3), scalar("train", "accuracy", 0.92, 0.1, 0.93), scalar("validation", "accuracy", 0.915, 0.1, 0.918), scalar("train", "learning_rate", 0.01, 0.01, 0.01)],
+    series: [scalar("train", "loss", 0.31, 0.3, 2.3), scalar("validation", "loss", 0.33, 0.32, 2.3), scalar("train", "accuracy", 0.92, 0.1, 0.93), scalar("validation", "accuracy", 0.915, 0.1, 0.918), scalar("train", "learning_rate", 0.01, 0.01, 0.01),
+      ...["weights:histogram", "digit:image", "setup:text"].map((one) => ({ ...scalar("train", one.split(":")[0], null, null, null), kind: one.split(":")[1] }))],
     hyperparameters: { batch: "50" }, corrupt_records: 0, skipped_values: 0, unknown_plugins: {},
   };
+}
+
+function items(url) {
+  const kind = { weights: "histogram", digit: "image", setup: "text" }[url.searchParams.get("tag")];
+  return { items: Array.from({ length: kind === "text" ? 1 : 20 }, (_, k) => ({
+    step: k * 100, time: ago(3400 - k), kind, bytes: 100,
+    ...(kind === "text" ? { text: "learning rate 0.01\n<img src=x onerror=alert(1)>" } : {}),
+    ...(kind === "histogram" ? { buckets: Array.from({ length: 30 }, (__, i) => [(i - 15) * (0.02 + k / 400), (i - 14) * (0.02 + k / 400), Math.round(900 * Math.exp(-(((i - 15) / (3 + k / 6)) ** 2)))]) } : {}),
+  })) };
 }
 
 function curve(a, url) {
@@ -234,7 +255,7 @@ export function fakeDaemon({ dist, state = mnist() }) {
       return [201, made];
     },
     "GET /runs": (_, url) => ({ runs: runsOf(state.apps).filter((r) => !url.searchParams.get("app") || r.app === url.searchParams.get("app")) }),
-    "GET /models": () => ({ models: [{ name: "mnist", volume: "mnist_model", path: "mnist", made_by: ["mnist-train"], loaded_by: [{ app: "mnist-serving", service: "serving", live: true, versions: [] }],
+    "GET /models": () => ({ models: [{ name: "mnist", volume: "mnist_model", path: "mnist", made_by: ["mnist-train"], loaded_by: [{ app: "mnist-serving", service: "serving", live: true, versions: [], serving: [2] }],
       versions: [{ number: 2, modified: ago(3300), complete: true, served_by: ["mnist-serving"], run: { app: "mnist-train", number: 2 } }, { number: 1, modified: ago(8900), complete: true, served_by: [], run: { app: "mnist-train", number: 1 } }] }] }),
     "PUT /runs/mnist-train/2": (body) => Object.assign(runsOf(state.apps).find((r) => r.app === "mnist-train" && r.number === 2), body),
     "GET /alerts": () => state.alerts,
@@ -249,10 +270,8 @@ export function fakeDaemon({ dist, state = mnist() }) {
       for (const a of state.alerts.alerts) a.silenced = false;
       return state.alerts;
     },
-    "PUT /alerts/rules/low_disk": (body) => {
-      state.alerts.rules.find((r) => r.name === "low_disk").enabled = body.enabled;
-      return state.alerts;
-    },
+    "GET /alerts/receivers": () => ({ receivers: state.receivers }),
+    "GET /logs/searches": () => ({ searches: state.searches }),
     "GET /logs": (_, url) => ({ entries: entriesOf(url.searchParams.get("query") ?? "").reverse().slice(0, Number(url.searchParams.get("limit") ?? 500)), next: null, complete: true, scanned: 100 }),
     "GET /logs/histogram": (_, url) => {
       const from = Date.parse(url.searchParams.get("from"));
@@ -271,7 +290,7 @@ export function fakeDaemon({ dist, state = mnist() }) {
       const at = all.findIndex((e) => e.id === url.searchParams.get("id"));
       return { entries: all.filter((e) => e.app === all[at].app).slice(0, 30) };
     },
-    "GET /logs/stores": () => ({ stores: [], entries: 100, text_bytes: 1000, disk_bytes: 500, dropped_entries: 0 }),
+    "GET /logs/stores": () => ({ stores: [{ app: "mnist-train", service: "tensor", store: "mnist", streams: 2 }, { app: "mnist-serving", service: "serving", store: "serving", streams: 1 }], entries: 100, text_bytes: 1000, disk_bytes: 500, dropped_entries: 0 }),
     "GET /metrics": () => ({ metrics: [{ name: "takt_node_load1", type: "gauge" }], series: 1, disk_bytes: 100, refused_series: 0 }),
     "GET /metrics/query": (_, url) => metric(url.searchParams),
     "GET /volumes": () => ({ volumes: state.volumes }),
@@ -286,6 +305,7 @@ export function fakeDaemon({ dist, state = mnist() }) {
   }));
   const ofApp = {
     "GET /learning": (a, _, url) => learning(a, url),
+    "GET /learning/items": (_, __, url) => items(url),
     "GET /learning/curve": (a, _, url) => curve(a, url),
     "GET ": (a) => detail(a),
     "GET /logs": (a) => ({ lines: state.logs[a.name] ?? [], cursor: "1" }),
@@ -331,6 +351,7 @@ export function fakeDaemon({ dist, state = mnist() }) {
       response.write(`event: hello\ndata: {"last_event_id": ${state.events.at(-1)?.id ?? 0}}\n\n`);
       return;
     }
+    if (path.endsWith("/learning/image")) return send(200, "image/png", PIXEL);
     const match = /^\/apps\/([^/]+)(\/.*)?$/.exec(path);
     if (match) {
       const found = state.apps.find((a) => a.name === decodeURIComponent(match[1]));
@@ -345,6 +366,19 @@ export function fakeDaemon({ dist, state = mnist() }) {
       }
       const act = ofApp[`${request.method} ${match[2] ?? ""}`];
       if (act) return json(act(found, body, url));
+    }
+    // Rules, receivers and searches by name.
+    const named = /^\/(alerts\/rules|alerts\/receivers|logs\/searches)\/([^/]+)(\/test)?$/.exec(path);
+    if (named) {
+      const list = { "alerts/rules": state.alerts.rules, "alerts/receivers": state.receivers, "logs/searches": state.searches }[named[1]];
+      const name = decodeURIComponent(named[2]);
+      const at = list.findIndex((one) => one.name === name);
+      if (named[3]) return json(named[1] === "alerts/rules" ? { rule: { ...RULE, ...body, name }, readings: [{ labels: { app: "mnist-serving" }, value: 4.2, holds: true }, { labels: { app: "other" }, value: null, holds: false }] } : { delivered: true });
+      if (request.method === "DELETE") list.splice(at, 1);
+      else if (at >= 0) Object.assign(list[at], body);
+      else list.push({ ...(named[1] === "alerts/rules" ? { ...RULE, origin: "own", enabled: true } : named[1] === "alerts/receivers" ? RECEIVER : { changed_at: ago(0) }), ...body, name });
+      if (named[1] === "logs/searches") push("searches", {});
+      return json({});
     }
     const act = routes[`${request.method} ${path}`];
     if (act) return json(act(body, url));

@@ -29,6 +29,13 @@ export interface LogQuery {
   to?: string;
 }
 export type MetricQuery = NonNullable<Query<paths["/metrics/query"]["get"]>>;
+export interface ItemQuery {
+  service: string;
+  writer: string;
+  tag: string;
+  run: number;
+  limit?: number;
+}
 export type CurveQuery = NonNullable<Query<paths["/apps/{name}/learning/curve"]["get"]>>;
 
 export const API = "api/v1";
@@ -75,6 +82,9 @@ export function urlOf(path: string, parameters: unknown = {}, query: unknown = {
   const text = search.toString();
   return `${API}${filled}${text ? `?${text}` : ""}`;
 }
+
+// No part of the API: the daemon's address of an app's TensorBoard, which the first visit starts.
+export const tensorBoardUrl = (app: string) => `tensorboard/${encodeURIComponent(app)}/`;
 
 let onUnauthenticated: () => void = () => {};
 export function whenUnauthenticated(act: () => void) {
@@ -161,17 +171,29 @@ export const api = {
   logStores: () => call("get", "/logs/stores"),
   metricNames: () => call("get", "/metrics"),
   metric: (query: MetricQuery, signal?: AbortSignal) => call("get", "/metrics/query", { query, signal }),
-  learning: (name: string, query: { from?: string; to?: string } = {}) =>
+  learning: (name: string, query: { run?: number } = {}) =>
     call("get", "/apps/{name}/learning", { ...app(name), query }),
   curve: (name: string, query: CurveQuery, signal?: AbortSignal) =>
     call("get", "/apps/{name}/learning/curve", { ...app(name), query, signal }),
+  learningItems: (name: string, query: ItemQuery, signal?: AbortSignal) =>
+    call("get", "/apps/{name}/learning/items", { ...app(name), query, signal }),
+  learningImageUrl: (name: string, query: ItemQuery & { step: number }) => urlOf("/apps/{name}/learning/image", { name }, query),
   alerts: () => call("get", "/alerts"),
   silence: (body: Schemas["AddSilence"]) => call("post", "/alerts/silences", { body }),
   endSilence: (id: string) => call("delete", "/alerts/silences/{id}", { path: { id } }),
-  setRule: (name: string, enabled: boolean) => call("put", "/alerts/rules/{name}", { ...app(name), body: { enabled } }),
+  setRule: (name: string, body: Schemas["SetRule"]) => call("put", "/alerts/rules/{name}", { ...app(name), body }),
+  removeRule: (name: string) => call("delete", "/alerts/rules/{name}", app(name)),
+  tryRule: (name: string, body: Schemas["SetRule"]) => call("post", "/alerts/rules/{name}/test", { ...app(name), body }),
+  receivers: async () => (await call("get", "/alerts/receivers")).receivers,
+  setReceiver: (name: string, body: Schemas["SetReceiver"]) => call("put", "/alerts/receivers/{name}", { ...app(name), body }),
+  removeReceiver: (name: string) => call("delete", "/alerts/receivers/{name}", app(name)),
+  testReceiver: (name: string, body: Schemas["SetReceiver"]) => call("post", "/alerts/receivers/{name}/test", { ...app(name), body }),
+  searches: async () => (await call("get", "/logs/searches")).searches,
+  saveSearch: (name: string, body: Schemas["SaveSearch"]) => call("put", "/logs/searches/{name}", { ...app(name), body }),
+  removeSearch: (name: string) => call("delete", "/logs/searches/{name}", app(name)),
   runs: async (query: { app?: string; limit?: number }) => (await call("get", "/runs", { query })).runs,
   annotate: (run: Schemas["Run"], body: Schemas["RunAnnotation"]) =>
     call("put", "/runs/{app}/{number}", { path: { app: run.app, number: run.number }, body }),
-  models: async () => (await call("get", "/models")).models,
+  models: async (query: { app?: string } = {}) => (await call("get", "/models", { query })).models,
   images: () => call("get", "/images"),
 };

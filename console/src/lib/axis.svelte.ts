@@ -68,13 +68,15 @@ export class SharedAxis implements Axis {
 
 // The axis of a page, kept in its address: "?span=3600000", or "?from=…&to=…" when zoomed. Make it while
 // a component is initialised.
-export function pageAxis(defaultSpanMs: number): SharedAxis {
+// `past`: what is shown at first instead of a span that follows the clock.
+export function pageAxis(defaultSpanMs: number, past?: readonly [number, number]): SharedAxis {
   const query = untrack(() => router.route.query);
   const number = (name: string) => Number(query.get(name)) || 0;
   const axis = new SharedAxis(number("span") || defaultSpanMs);
   if (number("from") && number("to")) axis.zoom(number("from"), number("to"));
+  else if (past && !number("span")) axis.zoom(...past);
   $effect(() => {
-    const zoomed = axis.zoomed;
+    const zoomed = axis.zoomed && !(past && axis.from === past[0] && axis.to === past[1]);
     const span = zoomed ? 0 : axis.chosen;
     const [from, to] = zoomed ? [axis.from, axis.to] : [0, 0];
     // After this round of effects: changed within it, the address would make the page anew.
@@ -84,7 +86,7 @@ export function pageAxis(defaultSpanMs: number): SharedAxis {
       router.setQuery({
         from: from ? String(Math.round(from)) : undefined,
         to: to ? String(Math.round(to)) : undefined,
-        span: span && span !== Math.round(defaultSpanMs) ? String(span) : undefined,
+        span: span && (past ? !axis.zoomed : span !== Math.round(defaultSpanMs)) ? String(span) : undefined,
       });
     });
     return () => (gone = true);

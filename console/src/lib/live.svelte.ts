@@ -16,6 +16,7 @@ class Live {
   connection = $state<Connection>("connecting");
   error = $state.raw<ApiError | null>(null);
   volumesChanged = $state(0); // counts up
+  searchesChanged = $state(0); // likewise
 
   #source: EventSource | null = null;
   #lastId: number | undefined;
@@ -65,6 +66,7 @@ class Live {
     source.addEventListener("app", (e) => this.put(JSON.parse(e.data as string) as App));
     source.addEventListener("app_removed", (e) => this.drop((JSON.parse(e.data as string) as { name: string }).name));
     source.addEventListener("volumes", () => this.volumesChanged++);
+    source.addEventListener("searches", () => this.searchesChanged++);
     source.addEventListener("event", (e) => {
       this.#newEvents.push(JSON.parse(e.data as string) as TaktEvent);
       this.#schedule();

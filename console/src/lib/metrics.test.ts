@@ -6,7 +6,7 @@ import type { Series } from "./plot";
 test("an answer becomes series with times; what is unknown stays unknown", () => {
   const ask = { query: { name: "x" }, name: (l: Record<string, string>) => `v${l.version}`, scale: 10 };
   expect(seriesOfAnswer(ask, { from: "1970-01-01T00:00:01Z", step_ms: 5, series: [{ labels: { version: "2" }, values: [1, null, 3] }] }, (word) => word)).toEqual([
-    { name: "v2", dashed: undefined, points: [[1000, 10], [1005, null], [1010, 30]] },
+    { name: "v2", dashed: undefined, kin: undefined, points: [[1000, 10], [1005, null], [1010, 30]] },
   ]);
 });
 
@@ -15,6 +15,11 @@ test("of too many series the highest are drawn, and it is said how many are not"
   const { shown, left } = choose([...series, { name: "empty", points: [[0, null]] }]);
   expect(shown.map((s) => s.name)).toEqual(Array.from({ length: MAX_SERIES }, (_, i) => `s${i + 8}`));
   expect(left).toBe(8);
+});
+
+test("series of one kin share a colour", () => {
+  const { shown } = choose(["a p50", "a p99", "b p50"].map((name): Series => ({ name, kin: name.slice(0, 1), points: [[0, 1]] })));
+  expect(shown.map((s) => s.colour)).toEqual(["--chart-1", "--chart-1", "--chart-2"]);
 });
 
 test("every chart has a title, and asks of one app only about that app", () => {

@@ -6,7 +6,7 @@ import type { Unit } from "./units";
 type Labels = Record<string, string>;
 export type Answer = Schemas["MetricAnswer"];
 
-export const WORDS = ["read", "written", "received", "sent", "free", "size"] as const;
+export const WORDS = ["all", "read", "written", "received", "sent", "free", "size"] as const;
 export type Word = (typeof WORDS)[number];
 
 export interface Ask {
@@ -15,14 +15,17 @@ export interface Ask {
   word?: Word; // said before the name, in the user's language
   scale?: number;
   dashed?: boolean;
+  kin?: (labels: Labels) => string; // series of one kin share a colour
 }
 export interface ChartOf {
   id: string;
   unit: Unit;
   asks: Ask[];
+  otherwise?: Ask[]; // asked where those have no series
   stacked?: boolean;
 }
 
+const COLOUR_COUNT = 8; // of tokens.css
 export const MAX_SERIES = 12; // of one chart; beyond, those that are highest at the end
 
 export function seriesOfAnswer(ask: Ask, answer: Answer, say: (word: Word) => string): Series[] {
@@ -30,6 +33,7 @@ export function seriesOfAnswer(ask: Ask, answer: Answer, say: (word: Word) => st
   return answer.series.map((series) => ({
     name: [ask.word && say(ask.word), ask.name(series.labels)].filter(Boolean).join(" ") || (ask.query.name ?? ""),
     dashed: ask.dashed,
+    kin: ask.kin?.(series.labels),
     points: series.values.map((value, i): [number, number | null] => [
       from + i * answer.step_ms,
       value === null ? null : value * (ask.scale ?? 1),
@@ -42,7 +46,9 @@ export function choose(series: readonly Series[], atMost = MAX_SERIES): { shown:
   const last = (s: Series) => s.points.findLast(([, y]) => y !== null)?.[1] ?? -Infinity;
   const known = series.filter((s) => s.points.some(([, y]) => y !== null));
   const shown = known.length <= atMost ? known : [...known].sort((a, b) => last(b) - last(a)).slice(0, atMost);
-  return { shown: [...shown].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true })), left: known.length - shown.length };
+  const sorted = [...shown].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  const kins = [...new Set(sorted.map((s) => s.kin ?? s.name))];
+  return { shown: sorted.map((s) => (s.kin === undefined ? s : { ...s, colour: `--chart-${(kins.indexOf(s.kin) % COLOUR_COUNT) + 1}` })), left: known.length - shown.length };
 }
 
 const label = (...names: string[]) => (labels: Labels) => names.map((name) => labels[name]).filter(Boolean).join(" · ");
@@ -50,7 +56,9 @@ const match = (pairs: Labels) => Object.entries(pairs).map(([name, value]) => `$
 
 export const NODE_CHARTS: ChartOf[] = [
   { id: "node.cpu", unit: "cores", stacked: false, asks: [
-    { query: { name: "takt_node_cpu_seconds_total", function: "rate", aggregate: "sum", by: "mode", match: "mode!=idle" }, name: label("mode") }] },
+    ...["user", "system", "nice", "iowait", "steal"].map((mode): Ask => ({
+      query: { name: "takt_node_cpu_seconds_total", function: "rate", aggregate: "sum", by: "mode", match: `mode=${mode}` }, name: label("mode") })),
+    { query: { name: "takt_node_cores" }, name: () => "", word: "all", dashed: true }] },
   { id: "node.load", unit: "number", asks: [
     { query: { name: "takt_node_load1" }, name: () => "1 min" }, { query: { name: "takt_node_load5" }, name: () => "5 min" },
     { query: { name: "takt_node_load15" }, name: () => "15 min" }] },
@@ -80,11 +88,13 @@ export const GPU_CHARTS: ChartOf[] = [
 
 export function appCharts(app: string): ChartOf[] {
   const of = match({ app });
+  // Instances are named after their app, which everybody knows here.
+  const nameOf = (labels: Labels) => (labels.instance ?? "").replace(`${app}.`, "");
   return [
     { id: "app.cpu", unit: "cores", asks: [
-      { query: { name: "takt_instance_cpu_seconds_total", function: "rate", match: of }, name: label("instance") }] },
+      { query: { name: "takt_instance_cpu_seconds_total", function: "rate", match: of }, name: nameOf }] },
     { id: "app.memory", unit: "bytes", asks: [
-      { query: { name: "takt_instance_memory_bytes", function: "max", match: of }, name: label("instance") }] },
+      { query: { name: "takt_instance_memory_bytes", function: "max", match: of }, name: nameOf }] },
   ];
 }
 
@@ -93,14 +103,23 @@ export function servingCharts(app?: string): ChartOf[] {
   const by = app ? "model,version" : "app,model,version";
   const name = (labels: Labels) => `${app ? "" : `${labels.app} · `}${labels.model ?? "–"} v${labels.version ?? "–"}`;
   const quantile = (q: number, metric: string): Ask => ({
-    query: { name: `${metric}_bucket`, quantile: q, by, match: of }, name: (l) => `${name(l)} p${q * 100}`, dashed: q !== 0.5,
+    query: { name: `${metric}_bucket`, quantile: q, by, match: of }, name: (l) => `${name(l)} p${q * 100}`, dashed: q !== 0.5, kin: name,
+  });
+  // TensorFlow Serving's own figures, which know no versions.
+  const stockBy = app ? "model_name" : "app,model_name";
+  const stockName = (labels: Labels) => `${app ? "" : `${labels.app} · `}${labels.model_name ?? "–"}`;
+  const stock = (q: number): Ask => ({
+    query: { name: ":tensorflow:serving:request_latency_bucket", quantile: q, by: stockBy, match: of }, scale: 1e-6, name: (l) => `${stockName(l)} p${q * 100}`, dashed: q !== 0.5, kin: stockName,
   });
   return [
     { id: "serving.requests", unit: "per_second", asks: [
-      { query: { name: "takt_serving_requests_total", function: "rate", aggregate: "sum", by, match: of }, name }] },
+      { query: { name: "takt_serving_requests_total", function: "rate", aggregate: "sum", by, match: of }, name }],
+      otherwise: [{ query: { name: ":tensorflow:serving:request_count", function: "rate", aggregate: "sum", by: stockBy, match: of }, name: stockName }] },
     { id: "serving.errors", unit: "per_second", asks: [
-      { query: { name: "takt_serving_requests_total", function: "rate", aggregate: "sum", by: `${by},code`, match: [of, "code!=OK"].filter(Boolean).join(",") }, name: (l) => `${name(l)} ${l.code}` }] },
-    { id: "serving.latency", unit: "seconds", asks: [quantile(0.5, "takt_serving_request_seconds"), quantile(0.99, "takt_serving_request_seconds")] },
+      { query: { name: "takt_serving_requests_total", function: "rate", aggregate: "sum", by: `${by},code`, match: [of, "code!=OK"].filter(Boolean).join(",") }, name: (l) => `${name(l)} ${l.code}` }],
+      otherwise: [{ query: { name: ":tensorflow:serving:request_count", function: "rate", aggregate: "sum", by: `${stockBy},status`, match: [of, "status!=OK"].filter(Boolean).join(",") }, name: (l) => `${stockName(l)} ${l.status}` }] },
+    { id: "serving.latency", unit: "seconds", asks: [quantile(0.5, "takt_serving_request_seconds"), quantile(0.99, "takt_serving_request_seconds")],
+      otherwise: [stock(0.5), stock(0.99)] },
     { id: "serving.queue", unit: "seconds", asks: [quantile(0.99, "takt_serving_queue_seconds")] },
   ];
 }

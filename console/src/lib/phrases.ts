@@ -56,6 +56,9 @@ const RULES: [RegExp, Say][] = [
   [/^asked to remove$/, () => "请求删除"],
   [/^volumes stay$/, () => "数据卷保留"],
   [/^removed$/, () => "已删除"],
+  [/^versions? ([\d, ]+) serves? now(?:, before it ([\d, ]+))?$/, (m) => `模型版本 ${m[1]} 开始服务${m[2] ? `，此前为 ${m[2]}` : ""}`],
+  [/^no version serves any more$/, () => "已没有模型版本在服务"],
+  [/^model "(.+?)": (.+)$/, (m, say) => `模型 ${m[1]}：${say(m[2]!)}`],
   // "service: what happened"
   [/^([\w.-]+): (.+)$/, (m, say) => `${m[1]}：${say(m[2]!)}`],
 ];
@@ -83,7 +86,7 @@ export function phrase(text: string, language: Language): string {
 const KINDS = new Map(Object.entries({
   created: "创建", configured: "变更配置", rolled_back: "回滚", started: "启动", restarted: "重启", exited: "退出", completed: "完成",
   failed: "失败", stopping: "停止中", stopped: "已停止", starting: "启动中", removing: "删除中", removed: "已删除",
-  waiting: "等待", healthy: "健康", unhealthy: "不健康", runtime: "运行环境", backup: "备份",
+  waiting: "等待", healthy: "健康", unhealthy: "不健康", runtime: "运行环境", backup: "备份", serves: "模型切换", learning: "训练", alert: "告警",
 }));
 export function eventKind(kind: string, language: Language): string {
   return (language === "zh" ? KINDS.get(kind) : undefined) ?? kind;

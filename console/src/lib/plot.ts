@@ -9,6 +9,7 @@ export interface Series {
   name: string;
   points: readonly (readonly [x: number, y: number | null])[]; // by rising x; ms or step
   colour?: string; // a CSS variable's name
+  kin?: string; // series of one kin share a colour
   dashed?: boolean;
   faint?: boolean; // drawn behind: the unsmoothed curve
 }
@@ -16,6 +17,7 @@ export interface Marker {
   x: number;
   label: string;
   tone: "good" | "busy" | "warn" | "bad" | "idle";
+  sign?: string; // a word or two, written at its line
 }
 export interface PlotOptions {
   host: HTMLElement;
@@ -43,7 +45,7 @@ export interface Plot {
 
 const POWERS_OF_TWO = Array.from({ length: 52 }, (_, i) => 2 ** i); // so that ticks stand at whole KiB, MiB
 
-export const COLOURS = ["--chart-1", "--chart-2", "--chart-3", "--chart-4", "--chart-5", "--chart-6"];
+export const COLOURS = ["--chart-1", "--chart-2", "--chart-3", "--chart-4", "--chart-5", "--chart-6", "--chart-7", "--chart-8"];
 
 export function createPlot(o: PlotOptions): Plot {
   const css = getComputedStyle(document.documentElement);
@@ -63,7 +65,7 @@ export function createPlot(o: PlotOptions): Plot {
   const dataOf = (all: readonly Series[]): uPlot.AlignedData => {
     const tables = tablesOf(all);
     const joined: uPlot.AlignedData =
-      tables.length === 0 ? [[]] : tables.length === 1 ? tables[0]! : uPlot.join(tables, tables.map(() => [2]));
+      tables.length === 0 ? [[]] : tables.length === 1 ? tables[0]! : uPlot.join(tables);
     return o.stacked ? stack(joined) : joined;
   };
   // The highest stack is drawn first, so that it does not hide the others.
@@ -105,13 +107,13 @@ export function createPlot(o: PlotOptions): Plot {
             dash: s.dashed ? [5, 4] : undefined,
             fill: o.stacked ? stroke : undefined,
             paths: o.stacked ? uPlot.paths.bars!({ size: [0.9, 40], align: 1 }) : undefined,
-            points: { show: s.points.length === 1, size: 5 },
-            spanGaps: !o.stacked && o.series.length > 1,
+            points: { show: false, size: 5, filter: (u, index) => alone(u.data[index] as (number | null)[]) },
+            spanGaps: false, // rows that only other series have are no gaps
           };
         }),
       ],
       axes: [
-        { ...axis, size: 30, values: o.xUnit === "time" ? (u, ticks) => timeTicks(ticks, u) : (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, o.xUnit === "seconds" ? "seconds" : "number", o.language))) },
+        { ...axis, size: 30, space: 66, values: o.xUnit === "time" ? (u, ticks) => timeTicks(ticks, u) : (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, o.xUnit === "seconds" ? "seconds" : "number", o.language))) },
         { ...axis, size: 66, incrs: o.unit.startsWith("bytes") ? POWERS_OF_TWO : undefined, values: (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, o.unit, o.language))) },
       ],
       hooks: {
@@ -159,6 +161,25 @@ export function createPlot(o: PlotOptions): Plot {
   };
 }
 
+// A value between two gaps has no line: it is a dot.
+function alone(ys: readonly (number | null | undefined)[]): number[] {
+  const found: number[] = [];
+  let before = -1; // the last value's index
+  let run = 0; // of values without a gap (null; what is undefined only has no row of its own)
+  for (let i = 0; i <= ys.length; i++) {
+    const y = i < ys.length ? ys[i] : null;
+    if (y === undefined) continue;
+    if (y === null) {
+      if (run === 1) found.push(before);
+      run = 0;
+    } else {
+      before = i;
+      run++;
+    }
+  }
+  return found;
+}
+
 // Each series on top of those before it, the highest first.
 function stack(data: uPlot.AlignedData): uPlot.AlignedData {
   const sum = new Array<number>(data[0].length).fill(0);
@@ -189,18 +210,30 @@ function drawMarkers(u: uPlot, markers: readonly Marker[], colour: (name: string
   const { ctx, bbox } = u;
   ctx.save();
   ctx.lineWidth = devicePixelRatio;
-  ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
-  for (const marker of markers) {
+  ctx.font = `600 ${11 * devicePixelRatio}px system-ui, sans-serif`;
+  ctx.textBaseline = "top";
+  ctx.textAlign = "left";
+  const GAP = 5 * devicePixelRatio;
+  let written = -Infinity; // where the last sign ended
+  for (const marker of [...markers].sort((a, b) => a.x - b.x)) {
     const x = Math.round(u.valToPos(marker.x, "x", true));
     if (x < bbox.left || x > bbox.left + bbox.width) continue;
     ctx.strokeStyle = ctx.fillStyle = colour(TONES[marker.tone]);
+    ctx.setLineDash(marker.sign ? [] : [3 * devicePixelRatio, 3 * devicePixelRatio]);
     ctx.beginPath();
-    ctx.moveTo(x, bbox.top);
-    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.moveTo(x + 0.5, bbox.top); // on whole pixels
+    ctx.lineTo(x + 0.5, bbox.top + bbox.height);
     ctx.stroke();
     ctx.beginPath();
     ctx.arc(x, bbox.top + 3 * devicePixelRatio, 3 * devicePixelRatio, 0, 7);
     ctx.fill();
+    if (!marker.sign) continue;
+    const wide = ctx.measureText(marker.sign).width;
+    const right = x + GAP + wide <= bbox.left + bbox.width;
+    const left = right ? x + GAP : x - GAP - wide;
+    if (left < written) continue; // there is no room; the list below has it
+    ctx.fillText(marker.sign, left, bbox.top + GAP / 5);
+    written = left + wide + GAP;
   }
   ctx.restore();
 }

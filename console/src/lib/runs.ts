@@ -6,12 +6,6 @@ export type Metric = Schemas["RunMetric"];
 export const idOf = (run: Run) => `${run.app}/${run.number}`;
 export const isLive = (run: Run) => run.state === "running";
 
-// The span of wall time that the run wrote in; a second more on both sides, for clocks.
-export function windowOf(run: Run): { from: string; to?: string } {
-  const shifted = (time: string, by: number) => new Date((parseTime(time) ?? 0) + by).toISOString();
-  return { from: shifted(run.started, -1000), ...(run.ended ? { to: shifted(run.ended, 1000) } : {}) };
-}
-
 export function secondsOf(run: Run, nowMs: number): number | null {
   const from = parseTime(run.started);
   const to = run.ended ? parseTime(run.ended) : isLive(run) ? nowMs : null;
@@ -42,16 +36,17 @@ export function numberOf(value: number | string | null): number | null {
 export function matches(run: Run, text: string): boolean {
   const wanted = text.trim().toLowerCase();
   if (!wanted) return true;
-  const values = Object.entries(run.values).map(([key, value]) => `${key}=${value}`);
+  const values = Object.entries({ ...run.hyperparameters, ...run.values }).map(([key, value]) => `${key}=${value}`);
   return [idOf(run), run.state, run.note, ...run.tags, ...values].some((one) => one.toLowerCase().includes(wanted));
 }
 
-export type Order = { by: string; down: boolean }; // "started", "duration", or a metric's name
+export type Order = { by: string; down: boolean }; // "started", "duration", "cpu", or a metric's name
 
 export function sorted(runs: readonly Run[], order: Order, nowMs: number): Run[] {
   const key = (run: Run): number | null => {
     if (order.by === "started") return parseTime(run.started);
     if (order.by === "duration") return secondsOf(run, nowMs);
+    if (order.by === "cpu") return run.cpu_seconds;
     const metric = run.metrics.find((m) => nameOf(m) === order.by);
     const value = metric ? numberOf(metric.last) : null;
     return value !== null && Number.isNaN(value) ? null : value;
