@@ -3,11 +3,14 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <condition_variable>
 #include <cstdio>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/fs.h"
-#include "load/grpc_load.h"
+#include "load/load.h"
 #include "plot.h"
 #include "requests.h"
 
@@ -24,8 +27,72 @@ std::optional<double> CpuSecondsOf(int pid) {
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) / 1e9;
 }
 
+// Seconds that the process's threads were ready to run and had no core; nothing when the kernel
+// does not say.
+std::optional<double> SecondsWithoutCore(const std::string& pid) {
+  const std::string tasks = StrCat("/proc/", pid, "/task");
+  const auto threads = ListDir(tasks);
+  if (!threads.ok()) return std::nullopt;
+  double seconds = 0;
+  for (const std::string& thread : *threads) {
+    const auto text = ReadFile(StrCat(tasks, "/", thread, "/schedstat"), 4096);
+    unsigned long long ran = 0;
+    unsigned long long waited = 0;
+    if (text.ok() && std::sscanf(text->c_str(), "%llu %llu", &ran, &waited) == 2) {
+      seconds += static_cast<double>(waited) / 1e9;
+    }
+  }
+  return seconds;
+}
+
+// What of a machine the load and its server used.
+struct Usage {
+  std::optional<double> server_cpu, server_wait, own_wait;
+  static Usage Now(int server_pid) {
+    Usage usage{CpuSecondsOf(server_pid), std::nullopt, SecondsWithoutCore("self")};
+    if (server_pid > 0) usage.server_wait = SecondsWithoutCore(std::to_string(server_pid));
+    return usage;
+  }
+};
+
+// Answers of the REST API do not say which version gave them: this asks for it, twice a second.
+class VersionWatch {
+ public:
+  VersionWatch(std::string target, std::string model)
+      : thread_([this, target = std::move(target), model = std::move(model)] {
+          std::unique_lock lock(mutex_);
+          while (!stop_) {
+            lock.unlock();
+            const auto version = AvailableVersion(target, model);
+            lock.lock();
+            version_ = version;
+            wake_.wait_for(lock, std::chrono::milliseconds(500), [this] { return stop_; });
+          }
+        }) {}
+  ~VersionWatch() {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+  }
+  std::optional<std::int64_t> version() const {
+    const std::lock_guard lock(mutex_);
+    return version_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  bool stop_ = false;
+  std::optional<std::int64_t> version_;
+  std::thread thread_;
+};
+
 struct Flags {
-  load::GrpcLoadOptions load;
+  load::LoadOptions load;
+  bool rest = false;
   double duration_s = 5;
   double warm_up_s = 1;
   std::string request_file;
@@ -40,17 +107,43 @@ struct Flags {
 
 double Micros(std::chrono::nanoseconds ns) { return static_cast<double>(ns.count()) / 1000; }
 
+// What is asked, in the form that the protocol sends, and of which model.
+absl::StatusOr<Requests> RequestsOf(const Flags& flags, std::string* model) {
+  const Server server{flags.load.target, flags.rest};
+  *model = flags.model;
+  if (flags.rest && !flags.request_file.empty()) {
+    TAKT_ASSIGN_OR_RETURN(const bool body, IsRestBody(flags.request_file));
+    if (body && flags.model.empty()) {
+      return absl::InvalidArgumentError(
+          StrCat(flags.request_file, " does not say which model is asked: add --model"));
+    }
+    if (body) return HttpRequestFromFile(server.target, flags.model, flags.request_file);
+  }
+  absl::StatusOr<Requests> requests =
+      !flags.request_file.empty()  ? RequestFromFile(flags.request_file)
+      : !flags.replay_file.empty() ? RequestsFromLog(flags.replay_file)
+      : !flags.model.empty()
+          ? RandomRequest(server, flags.model, flags.signature, flags.rows)
+          : absl::InvalidArgumentError("what to ask: --request, --replay or --model");
+  if (!requests.ok()) return requests;
+  *model = ModelOf(requests->front());
+  return flags.rest ? AsHttp(server.target, *requests) : requests;
+}
+
 int Main(int argc, char** argv) {
   Flags flags;
   CLI::App app("Asks a model server and says what the answers took.");
   app.add_option("--target", flags.load.target, "HOST:PORT or unix:PATH")->required();
-  auto* from = app.add_option_group("requests", "what to ask, one of");
-  from->add_option("--request", flags.request_file,
-                   "file: a PredictRequest, as JSON where the name ends in .json");
-  from->add_option("--replay", flags.replay_file,
-                   "file: the Predict requests of a log (TFRecords of PredictionLog), in turn");
-  from->add_option("--model", flags.model, "random values of the shapes that this model says");
-  from->require_option(1);
+  app.add_flag("--rest", flags.rest, "ask the REST API, by HTTP/1.1; the target is its port");
+  auto* file = app.add_option("--request", flags.request_file,
+                              "file: a PredictRequest, as JSON where the name ends in .json; with "
+                              "--rest also a body, asked of --model");
+  auto* log = app.add_option("--replay", flags.replay_file,
+                             "file: the Predict requests of a log (TFRecords of PredictionLog), "
+                             "in turn");
+  file->excludes(log);
+  app.add_option("--model", flags.model,
+                 "without a file: random values of the shapes that this model says");
   app.add_option("--signature", flags.signature, "with --model");
   app.add_option("--rows", flags.rows, "with --model: the batch dimension")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{1'000'000}));
@@ -65,10 +158,9 @@ int Main(int argc, char** argv) {
   app.add_option("--json", flags.json_file, "write the figures there");
   CLI11_PARSE(app, argc, argv);
 
-  const auto requests = !flags.request_file.empty()  ? RequestFromFile(flags.request_file)
-                        : !flags.replay_file.empty() ? RequestsFromLog(flags.replay_file)
-                                                     : RandomRequest(flags.load.target, flags.model,
-                                                                     flags.signature, flags.rows);
+  if (flags.rest) flags.load.protocol = load::LoadProtocol::kHttp;
+  std::string model;
+  const absl::StatusOr<Requests> requests = RequestsOf(flags, &model);
   if (!requests.ok()) {
     std::fprintf(stderr, "takt-load: %s\n", std::string(requests.status().message()).c_str());
     return ExitCodeFor(requests.status().code());
@@ -83,15 +175,20 @@ int Main(int argc, char** argv) {
   };
   std::vector<PlotPoint> points;
   const bool live = isatty(STDERR_FILENO) != 0;
-  std::optional<double> cpu_begin;
-  std::optional<double> cpu_end;
+  std::optional<VersionWatch> versions;
+  if (flags.rest && !flags.plot_file.empty()) versions.emplace(flags.load.target, model);
+  Usage begin;
+  Usage end;
   flags.load.progress = [&](const load::LoadProgress& progress) {
     using Phase = load::LoadProgress::Phase;
-    if (progress.phase == Phase::kBegin) cpu_begin = CpuSecondsOf(flags.server_pid);
-    if (progress.phase == Phase::kEnd) cpu_end = CpuSecondsOf(flags.server_pid);
-    if (progress.phase == Phase::kBegin) return;
-    if (progress.last.calls > 0 && progress.last_answer.size() >= 5) {
-      points.push_back({progress.last, VersionOf(progress.last_answer.substr(5))});
+    if (progress.phase == Phase::kBegin) {
+      begin = Usage::Now(flags.server_pid);
+      return;
+    }
+    if (progress.phase == Phase::kEnd) end = Usage::Now(flags.server_pid);
+    if (progress.last.calls > 0) {
+      points.push_back({progress.last, versions.has_value() ? versions->version()
+                                                            : VersionOf(progress.last_answer)});
     }
     if (!live) return;
     std::fprintf(stderr, "\r%5.0f s  %9llu answers  p50 %.0f us  p99 %.0f us  errors %llu   ",
@@ -99,7 +196,7 @@ int Main(int argc, char** argv) {
                  progress.last.p50_us, progress.last.p99_us,
                  static_cast<unsigned long long>(progress.last.errors));
   };
-  auto result = load::RunGrpcLoad(flags.load);
+  auto result = load::RunLoad(flags.load);
   if (live) std::fprintf(stderr, "\n");
   if (!result.ok()) {
     std::fprintf(stderr, "takt-load: %s\n", std::string(result.status().message()).c_str());
@@ -123,12 +220,15 @@ int Main(int argc, char** argv) {
         {"max", Micros(latency.max())}}},
       {"client_cpu_us_per_request",
        result->ok == 0 ? 0 : result->client_cpu_seconds / static_cast<double>(result->ok) * 1e6},
-      {"answer_bytes", result->last_answer.size() < 5 ? 0 : result->last_answer.size() - 5},
+      {"answer_bytes", result->last_answer.size()},
   };
   out["errors"] = nlohmann::json::object();
   std::uint64_t failed = 0;
   for (const auto& [code, count] : result->errors) {
-    out["errors"][std::string(CodeName(static_cast<absl::StatusCode>(code)))] = count;
+    const std::string name = flags.rest
+                                 ? std::to_string(code)
+                                 : std::string(CodeName(static_cast<absl::StatusCode>(code)));
+    out["errors"][name] = count;
     failed += count;
   }
   if (failed > 0) out["first_error"] = result->first_error;
@@ -139,9 +239,16 @@ int Main(int argc, char** argv) {
                                 {"p50_us", second.p50_us},
                                 {"p99_us", second.p99_us}});
   }
-  if (cpu_begin.has_value() && cpu_end.has_value() && result->ok > 0) {
+  if (begin.server_cpu.has_value() && end.server_cpu.has_value() && result->ok > 0) {
     out["server_cpu_us_per_request"] =
-        (*cpu_end - *cpu_begin) / static_cast<double>(result->ok) * 1e6;
+        (*end.server_cpu - *begin.server_cpu) / static_cast<double>(result->ok) * 1e6;
+  }
+  // Latencies of a machine on which others compute say little; this says whether they did.
+  if (begin.own_wait.has_value() && end.own_wait.has_value()) {
+    out["client_without_core"] = (*end.own_wait - *begin.own_wait) / result->seconds;
+  }
+  if (begin.server_wait.has_value() && end.server_wait.has_value()) {
+    out["server_without_core"] = (*end.server_wait - *begin.server_wait) / result->seconds;
   }
   std::printf("%llu answers in %.1f s: %.0f a second\n",
               static_cast<unsigned long long>(result->ok), result->seconds,
@@ -152,6 +259,11 @@ int Main(int argc, char** argv) {
               Micros(latency.Percentile(99.9)), Micros(latency.max()));
   if (out.contains("server_cpu_us_per_request")) {
     std::printf("server CPU: %.2f us a request\n", out["server_cpu_us_per_request"].get<double>());
+  }
+  if (out.contains("server_without_core") && out.contains("client_without_core")) {
+    std::printf("of each second ready to run but without a core: server %.1f ms, client %.1f ms\n",
+                out["server_without_core"].get<double>() * 1000,
+                out["client_without_core"].get<double>() * 1000);
   }
   if (failed > 0) {
     std::printf("failed: %llu, the first with %s\n", static_cast<unsigned long long>(failed),

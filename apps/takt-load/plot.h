@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "load/grpc_load.h"
+#include "load/load.h"
 
 namespace takt {
 

@@ -2,12 +2,17 @@
 
 #include <google/protobuf/util/json_util.h>
 
+#include <charconv>
+#include <cstring>
+#include <nlohmann/json.hpp>
 #include <random>
+
+#include "absl/strings/escaping.h"
 
 #include "base/fs.h"
 #include "base/proto_wire.h"
 #include "base/tfrecord.h"
-#include "load/grpc_load.h"
+#include "load/load.h"
 #include "tensorflow_serving/apis/get_model_metadata.pb.h"
 #include "tensorflow_serving/apis/predict.pb.h"
 
@@ -51,6 +56,171 @@ absl::Status FillRandom(std::int64_t count, TensorProto& tensor) {
   return absl::OkStatus();
 }
 
+std::string HttpRequest(std::string_view method, const std::string& target, const std::string& path,
+                        std::string_view body) {
+  return StrCat(method, " ", path, " HTTP/1.1\r\nHost: ", target,
+                "\r\nContent-Type: application/json\r\nContent-Length: ", body.size(), "\r\n\r\n",
+                body);
+}
+std::string PredictPath(const std::string& model, const std::string& version) {
+  return StrCat("/v1/models/", model, version, ":predict");
+}
+
+// The body of one GET.
+absl::StatusOr<std::string> Get(const std::string& target, const std::string& path) {
+  const std::string request = HttpRequest("GET", target, path, "");
+  load::LoadOptions options;
+  options.target = target;
+  options.protocol = load::LoadProtocol::kHttp;
+  options.max_calls = 1;
+  options.answer_timeout = std::chrono::seconds(5);
+  options.message = [&](std::uint64_t) { return std::string_view(request); };
+  TAKT_ASSIGN_OR_RETURN(load::LoadResult answer, load::RunLoad(options));
+  if (answer.ok != 1) return absl::UnavailableError(StrCat(path, ": ", answer.first_error));
+  return std::move(answer.last_answer);
+}
+
+// Values of a tensor as JSON texts, in order.
+template <typename T>
+std::string NumberText(T value) {
+  char text[40];
+  const auto end = std::to_chars(text, text + sizeof text, value).ptr;
+  return {text, end};
+}
+std::string BytesText(const std::string& bytes) {
+  for (const char c : bytes) {
+    if (c < ' ' || c > '~' || c == '"' || c == '\\') {
+      std::string base64;
+      absl::Base64Escape(bytes, &base64);
+      return StrCat("{\"b64\": \"", base64, "\"}");
+    }
+  }
+  return StrCat("\"", bytes, "\"");
+}
+// `values`: the field that holds them one by one; the last one stands for those that are missing.
+template <typename T, typename Values>
+void AppendValues(const TensorProto& tensor, const Values& values, std::int64_t count,
+                  std::vector<std::string>* out) {
+  const std::string& content = tensor.tensor_content();
+  for (std::int64_t i = 0; i < count; ++i) {
+    T value{};
+    if (static_cast<std::size_t>(i + 1) * sizeof(T) <= content.size()) {
+      std::memcpy(&value, content.data() + static_cast<std::size_t>(i) * sizeof(T), sizeof(T));
+    } else if (!values.empty()) {
+      value = static_cast<T>(
+          values.Get(static_cast<int>(std::min<std::int64_t>(i, values.size() - 1))));
+    }
+    out->push_back(NumberText(value));
+  }
+}
+
+absl::StatusOr<std::vector<std::string>> ValuesOf(const TensorProto& tensor, std::int64_t count) {
+  std::vector<std::string> out;
+  switch (tensor.dtype()) {
+    case tensorflow::DT_FLOAT:
+      AppendValues<float>(tensor, tensor.float_val(), count, &out);
+      break;
+    case tensorflow::DT_DOUBLE:
+      AppendValues<double>(tensor, tensor.double_val(), count, &out);
+      break;
+    case tensorflow::DT_INT64:
+      AppendValues<std::int64_t>(tensor, tensor.int64_val(), count, &out);
+      break;
+    case tensorflow::DT_INT32:
+      AppendValues<std::int32_t>(tensor, tensor.int_val(), count, &out);
+      break;
+    case tensorflow::DT_INT16:
+      AppendValues<std::int16_t>(tensor, tensor.int_val(), count, &out);
+      break;
+    case tensorflow::DT_INT8:
+      AppendValues<std::int8_t>(tensor, tensor.int_val(), count, &out);
+      break;
+    case tensorflow::DT_UINT8:
+      AppendValues<std::uint8_t>(tensor, tensor.int_val(), count, &out);
+      break;
+    case tensorflow::DT_BOOL:
+      AppendValues<std::uint8_t>(tensor, tensor.bool_val(), count, &out);
+      for (std::string& value : out) value = value == "0" ? "false" : "true";
+      break;
+    case tensorflow::DT_STRING:
+      for (std::int64_t i = 0; i < count && tensor.string_val_size() > 0; ++i) {
+        out.push_back(BytesText(tensor.string_val(
+            static_cast<int>(std::min<std::int64_t>(i, tensor.string_val_size() - 1)))));
+      }
+      break;
+    default:
+      return absl::UnimplementedError(
+          StrCat("no JSON form of ", tensorflow::DataType_Name(tensor.dtype())));
+  }
+  return out;
+}
+
+void AppendNested(const TensorProto& tensor, int dim, const std::vector<std::string>& values,
+                  std::size_t* next, std::string* out) {
+  if (dim == tensor.tensor_shape().dim_size()) {
+    if (*next < values.size()) out->append(values[(*next)++]);
+    return;
+  }
+  out->push_back('[');
+  for (std::int64_t i = 0; i < tensor.tensor_shape().dim(dim).size(); ++i) {
+    if (i > 0) out->append(", ");
+    AppendNested(tensor, dim + 1, values, next, out);
+  }
+  out->push_back(']');
+}
+
+absl::StatusOr<std::string> TensorJson(const TensorProto& tensor) {
+  std::int64_t count = 1;
+  for (const auto& dim : tensor.tensor_shape().dim()) {
+    if (dim.size() < 0 || (dim.size() > 0 && count > kMaxJsonValues / dim.size())) {
+      return absl::InvalidArgumentError(
+          StrCat("a tensor of more than ", kMaxJsonValues, " values as JSON"));
+    }
+    count *= dim.size();
+  }
+  TAKT_ASSIGN_OR_RETURN(const std::vector<std::string> values, ValuesOf(tensor, count));
+  std::string out;
+  std::size_t next = 0;
+  AppendNested(tensor, 0, values, &next, &out);
+  return out;
+}
+
+absl::StatusOr<tensorflow::serving::SignatureDefMap> SignaturesOf(const Server& server,
+                                                                  const std::string& model) {
+  tensorflow::serving::SignatureDefMap map;
+  if (server.rest) {
+    TAKT_ASSIGN_OR_RETURN(const std::string body,
+                          Get(server.target, StrCat("/v1/models/", model, "/metadata")));
+    const nlohmann::json json = nlohmann::json::parse(body, nullptr, false);
+    const auto at = nlohmann::json::json_pointer("/metadata/signature_def");
+    google::protobuf::util::JsonParseOptions options;
+    options.ignore_unknown_fields = true;
+    if (json.is_discarded() || !json.contains(at) ||
+        !google::protobuf::util::JsonStringToMessage(json[at].dump(), &map, options).ok()) {
+      return absl::InternalError(StrCat("the metadata of model \"", model, "\" are none"));
+    }
+    return map;
+  }
+  tensorflow::serving::GetModelMetadataRequest ask;
+  ask.mutable_model_spec()->set_name(model);
+  ask.add_metadata_field("signature_def");
+  const std::string bytes = ask.SerializeAsString();
+  load::LoadOptions options;
+  options.target = server.target;
+  options.method = "/tensorflow.serving.PredictionService/GetModelMetadata";
+  options.max_calls = 1;
+  options.message = [&](std::uint64_t) { return std::string_view(bytes); };
+  TAKT_ASSIGN_OR_RETURN(const load::LoadResult answer, load::RunLoad(options));
+  tensorflow::serving::GetModelMetadataResponse metadata;
+  if (answer.ok != 1 || !metadata.ParseFromString(answer.last_answer) ||
+      !metadata.metadata().contains("signature_def") ||
+      !metadata.metadata().at("signature_def").UnpackTo(&map)) {
+    return absl::NotFoundError(
+        StrCat("the signatures of model \"", model, "\": ", answer.first_error));
+  }
+  return map;
+}
+
 }  // namespace
 
 absl::StatusOr<Requests> RequestFromFile(const std::string& path) {
@@ -89,27 +259,10 @@ absl::StatusOr<Requests> RequestsFromLog(const std::string& path) {
   return requests;
 }
 
-absl::StatusOr<Requests> RandomRequest(const std::string& target, const std::string& model,
+absl::StatusOr<Requests> RandomRequest(const Server& server, const std::string& model,
                                        const std::string& signature, std::int64_t rows) {
-  tensorflow::serving::GetModelMetadataRequest ask;
-  ask.mutable_model_spec()->set_name(model);
-  ask.add_metadata_field("signature_def");
-  const std::string bytes = ask.SerializeAsString();
-  load::GrpcLoadOptions options;
-  options.target = target;
-  options.method = "/tensorflow.serving.PredictionService/GetModelMetadata";
-  options.max_calls = 1;
-  options.message = [&](std::uint64_t) { return std::string_view(bytes); };
-  TAKT_ASSIGN_OR_RETURN(const load::LoadResult answer, load::RunGrpcLoad(options));
-  tensorflow::serving::GetModelMetadataResponse metadata;
-  tensorflow::serving::SignatureDefMap map;
-  if (answer.ok != 1 || answer.last_answer.size() < 5 ||
-      !metadata.ParseFromString(answer.last_answer.substr(5)) ||
-      !metadata.metadata().contains("signature_def") ||
-      !metadata.metadata().at("signature_def").UnpackTo(&map)) {
-    return absl::NotFoundError(
-        StrCat("the signatures of model \"", model, "\": ", answer.first_error));
-  }
+  TAKT_ASSIGN_OR_RETURN(const tensorflow::serving::SignatureDefMap map,
+                        SignaturesOf(server, model));
   const auto found = map.signature_def().find(signature);
   if (found == map.signature_def().end()) {
     return absl::NotFoundError(
@@ -135,6 +288,77 @@ absl::StatusOr<Requests> RandomRequest(const std::string& target, const std::str
     TAKT_RETURN_IF_ERROR(FillRandom(count, tensor));
   }
   return Requests{request.SerializeAsString()};
+}
+
+absl::StatusOr<Requests> AsHttp(const std::string& target, const Requests& requests) {
+  Requests out;
+  for (const std::string& bytes : requests) {
+    tensorflow::serving::PredictRequest request;
+    if (!request.ParseFromString(bytes)) return absl::InvalidArgumentError("no PredictRequest");
+    std::vector<std::pair<std::string, std::string>> inputs;
+    bool rows = request.inputs().size() == 1;
+    for (const auto& [alias, tensor] : request.inputs()) {
+      TAKT_ASSIGN_OR_RETURN(std::string json, TensorJson(tensor));
+      rows = rows && tensor.tensor_shape().dim_size() > 0;
+      inputs.emplace_back(BytesText(alias), std::move(json));
+    }
+    std::string body = "{";
+    if (!request.model_spec().signature_name().empty()) {
+      absl::StrAppend(
+          &body, "\"signature_name\": ", BytesText(request.model_spec().signature_name()), ", ");
+    }
+    if (rows) {
+      absl::StrAppend(&body, "\"instances\": ", inputs[0].second, "}");
+    } else {
+      body.append("\"inputs\": {");
+      for (std::size_t i = 0; i < inputs.size(); ++i) {
+        absl::StrAppend(&body, i > 0 ? ", " : "", inputs[i].first, ": ", inputs[i].second);
+      }
+      body.append("}}");
+    }
+    const auto& spec = request.model_spec();
+    const std::string version = spec.has_version() ? StrCat("/versions/", spec.version().value())
+                                : spec.version_label().empty()
+                                    ? ""
+                                    : StrCat("/labels/", spec.version_label());
+    out.push_back(HttpRequest("POST", target, PredictPath(spec.name(), version), body));
+  }
+  return out;
+}
+
+absl::StatusOr<Requests> HttpRequestFromFile(const std::string& target, const std::string& model,
+                                             const std::string& path) {
+  TAKT_ASSIGN_OR_RETURN(const std::string body, ReadFile(path, kMaxRequestFileBytes));
+  return Requests{HttpRequest("POST", target, PredictPath(model, ""), body)};
+}
+
+absl::StatusOr<bool> IsRestBody(const std::string& path) {
+  if (!path.ends_with(".json")) return false;
+  TAKT_ASSIGN_OR_RETURN(const std::string body, ReadFile(path, kMaxRequestFileBytes));
+  const nlohmann::json json = nlohmann::json::parse(body, nullptr, false);
+  return !json.is_object() || (!json.contains("model_spec") && !json.contains("modelSpec"));
+}
+
+std::optional<std::int64_t> AvailableVersion(const std::string& target, const std::string& model) {
+  const auto body = Get(target, StrCat("/v1/models/", model));
+  if (!body.ok()) return std::nullopt;
+  const nlohmann::json json = nlohmann::json::parse(*body, nullptr, false);
+  std::optional<std::int64_t> highest;
+  if (!json.is_object() || !json.contains("model_version_status")) return std::nullopt;
+  for (const auto& status : json["model_version_status"]) {
+    if (!status.is_object() || status.value("state", "") != "AVAILABLE") continue;
+    const std::string text = status.value("version", "");
+    std::int64_t version = 0;
+    if (std::from_chars(text.data(), text.data() + text.size(), version).ec == std::errc()) {
+      highest = std::max(highest.value_or(version), version);
+    }
+  }
+  return highest;
+}
+
+std::string ModelOf(const std::string& predict_request) {
+  tensorflow::serving::PredictRequest request;
+  return request.ParseFromString(predict_request) ? request.model_spec().name() : "";
 }
 
 std::optional<std::int64_t> VersionOf(std::string_view predict_response) {

@@ -63,6 +63,45 @@ TEST(TaktLoad, ALogsPredictRequestsInTheirOrder) {
   EXPECT_EQ(RequestsFromLog(path).status().message(), path + ": holds no Predict requests");
 }
 
+TEST(TaktLoad, ARequestAsTheRestApiTakesIt) {
+  const auto body = [](const tensorflow::serving::PredictRequest& request) {
+    const auto http = AsHttp("h:1", {request.SerializeAsString()});
+    return http.ok() ? http->front().substr(http->front().find("\r\n\r\n") + 4)
+                     : std::string(ToStd(http.status().message()));
+  };
+  tensorflow::serving::PredictRequest request;
+  request.mutable_model_spec()->set_name("m");
+  request.mutable_model_spec()->mutable_version()->set_value(3);
+  auto& x = (*request.mutable_inputs())["x"];
+  x.set_dtype(tensorflow::DT_FLOAT);
+  for (const int size : {2, 2}) x.mutable_tensor_shape()->add_dim()->set_size(size);
+  for (const float value : {1.0F, 0.1F}) x.add_float_val(value);  // the last one is repeated
+  EXPECT_TRUE(AsHttp("h:1", {request.SerializeAsString()})
+                  ->front()
+                  .starts_with("POST /v1/models/m/versions/3:predict HTTP/1.1\r\nHost: h:1\r\n"));
+  EXPECT_EQ(body(request), "{\"instances\": [[1, 0.1], [0.1, 0.1]]}");
+
+  auto& text = (*request.mutable_inputs())["text"];
+  text.set_dtype(tensorflow::DT_STRING);
+  text.mutable_tensor_shape()->add_dim()->set_size(2);
+  text.add_string_val("plain");
+  text.add_string_val("\xff");
+  x.clear_float_val();
+  x.mutable_tensor_shape()->mutable_dim()->DeleteSubrange(1, 1);
+  x.set_tensor_content(std::string("\0\0\x80\x3f\0\0\0\x40", 8));
+  request.mutable_model_spec()->set_signature_name("s");
+  const std::string both = body(request);
+  EXPECT_NE(both.find("{\"signature_name\": \"s\", \"inputs\": {"), std::string::npos) << both;
+  EXPECT_NE(both.find("\"x\": [1, 2]"), std::string::npos) << both;
+  EXPECT_NE(both.find("\"text\": [\"plain\", {\"b64\": \"/w==\"}]"), std::string::npos) << both;
+
+  x.set_dtype(tensorflow::DT_COMPLEX64);
+  EXPECT_EQ(body(request), "no JSON form of DT_COMPLEX64");
+  x.set_dtype(tensorflow::DT_FLOAT);
+  x.mutable_tensor_shape()->mutable_dim(0)->set_size(kMaxJsonValues + 1);
+  EXPECT_NE(body(request).find("a tensor of more than"), std::string::npos);
+}
+
 TEST(TaktLoad, ThePlotMarksWhereAnotherVersionAnswers) {
   tensorflow::serving::PredictResponse response;
   response.mutable_model_spec()->mutable_version()->set_value(7);

@@ -1,5 +1,6 @@
-// A load of unary gRPC calls, and what they took. One thread, which busies itself with nothing but
-// frames, so that on a shared machine the server's figures are the server's.
+// A load of unary gRPC calls or of HTTP requests, and what they took. One thread, which busies
+// itself with nothing but frames, so that on a shared machine the server's figures are the
+// server's.
 #pragma once
 
 #include <chrono>
@@ -18,11 +19,17 @@ namespace takt::load {
 inline constexpr int kMaxLoadConnections = 10000;
 inline constexpr int kMaxLoadStreams = 10000;
 
-struct GrpcLoadOptions {
+enum class LoadProtocol {
+  kGrpc,  // unary calls of `method`
+  kHttp,  // HTTP/1.1 with keep-alive; a message is a whole request, its head included
+};
+
+struct LoadOptions {
+  LoadProtocol protocol = LoadProtocol::kGrpc;
   std::string target;  // "127.0.0.1:8500", "unix:/path"
   std::string method = "/tensorflow.serving.PredictionService/Predict";
   int connections = 1;
-  int streams = 1;  // calls at once on each connection
+  int streams = 1;  // calls at once on each connection; HTTP: 1
   // Calls a second; 0 = closed loop: each stream asks again as soon as it has its answer. With a
   // rate, calls are due at even times, and a call's latency counts from when it was due, also when
   // all streams were busy then (coordinated omission corrected).
@@ -56,17 +63,17 @@ struct LoadProgress {
 
 struct LoadResult {
   std::uint64_t ok = 0;
-  std::map<int, std::uint64_t> errors;  // by gRPC status code
-  std::string first_error;              // "14: unavailable ..."
+  std::map<int, std::uint64_t> errors;  // by gRPC status code, or HTTP's beyond 299
+  std::string first_error;              // "14: unavailable ...", "503: {...}"
   double seconds = 0;                   // of the counted time
   Histogram latency;                    // of answers that are OK
-  std::string last_answer;              // the last one that is OK, with gRPC's five bytes before
+  std::string last_answer;              // the last one that is OK: the message, or the body
   double client_cpu_seconds = 0;
   std::vector<LoadSecond> by_second;
 };
 
 // UNAVAILABLE when the target cannot be reached or closes; INVALID_ARGUMENT for options beyond the
 // limits above. Calls that fail are counted, not an error.
-absl::StatusOr<LoadResult> RunGrpcLoad(const GrpcLoadOptions& options);
+absl::StatusOr<LoadResult> RunLoad(const LoadOptions& options);
 
 }  // namespace takt::load
