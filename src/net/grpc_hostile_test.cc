@@ -354,6 +354,11 @@ TEST_F(GrpcHostileTest, FloodsEndTheirConnection) {
               return Frame(kHeaders, kEndHeaders, 2 * i + 1, Block()) +
                      Frame(kReset, 0, 2 * i + 1, U32(8));
             }},
+           {"resets that the server must send",
+            [](std::uint32_t i) {
+              return Frame(kHeaders, kEndHeaders, 2 * i + 1, Block()) +
+                     Frame(kWindow, 0, 2 * i + 1, U32(0x7fffffff));
+            }},
            {"ping", [](std::uint32_t) { return Frame(kPing, 0, 0, "12345678"); }},
            {"settings", [](std::uint32_t) { return Frame(kSettings, 0, 0, ""); }},
            {"empty data",

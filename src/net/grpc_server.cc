@@ -307,7 +307,7 @@ class Connection final : public EventLoop::FdHandler, public EventLoop::TurnEnd 
   int OnBeginFrame(const nghttp2_frame_hd* hd);
   int OnFrame(const nghttp2_frame* frame);
   int OnData(std::int32_t stream_id, const char* data, std::size_t size);
-  void OnStreamClose(std::int32_t stream_id);
+  bool OnStreamClose(std::int32_t stream_id, std::uint32_t error);
   ssize_t ReadAnswer(Call* call, std::uint8_t* out, std::size_t size, std::uint32_t* flags);
 
  private:
@@ -325,6 +325,8 @@ class Connection final : public EventLoop::FdHandler, public EventLoop::TurnEnd 
   bool BeginMessage(Call* call);
   void MessageDone(Call* call);
   absl::StatusOr<std::string_view> Plain(Call* call, std::string_view message);
+  // One more frame that makes work and carries none. False: too many, the connection ends.
+  bool CountIdleFrame();
   void KeepBorrowed();
   // The stream of `call` is closed.
   void Detach(Call* call);
@@ -362,6 +364,7 @@ class Connection final : public EventLoop::FdHandler, public EventLoop::TurnEnd 
   std::size_t pending_sent_ = 0;
   const Method* last_method_ = nullptr;
   std::int32_t last_stream_ = -1;
+  std::int32_t reset_by_peer_ = -1;  // the stream that the peer reset last
   Call* last_call_ = nullptr;
   int idle_frames_ = 0;
   Clock::time_point idle_frames_since_;
@@ -849,14 +852,18 @@ int Connection::OnBeginFrame(const nghttp2_frame_hd* hd) {
     default:
       return 0;
   }
+  return CountIdleFrame() ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+bool Connection::CountIdleFrame() {
   if (shard_->loop->now() - idle_frames_since_ > std::chrono::seconds(1)) {
     idle_frames_since_ = shard_->loop->now();
     idle_frames_ = 0;
   }
-  if (++idle_frames_ <= kMaxGrpcIdleFramesPerSecond) return 0;
+  if (++idle_frames_ <= kMaxGrpcIdleFramesPerSecond) return true;
   nghttp2_session_terminate_session(session_, NGHTTP2_ENHANCE_YOUR_CALM);
   closing_ = true;
-  return NGHTTP2_ERR_CALLBACK_FAILURE;
+  return false;
 }
 
 int Connection::OnFrame(const nghttp2_frame* frame) {
@@ -874,6 +881,9 @@ int Connection::OnFrame(const nghttp2_frame* frame) {
       if (Call* call = CallOf(frame->hd.stream_id); call != nullptr) Dispatch(call);
       return 0;
     }
+    case NGHTTP2_RST_STREAM:
+      reset_by_peer_ = frame->hd.stream_id;
+      return 0;
     case NGHTTP2_PING:
       // Our own ping of a drain came back: no request can be on its way with a higher id.
       if (draining_ && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0) {
@@ -1062,14 +1072,18 @@ void Connection::RefuseHttp(Call* call, const char* status) {
   WantWrite();
 }
 
-void Connection::OnStreamClose(std::int32_t stream_id) {
+bool Connection::OnStreamClose(std::int32_t stream_id, std::uint32_t error) {
+  // A peer can also make us reset its streams, by frames that break a rule: as rapid as its own
+  // resets, which were counted when they came.
+  const bool counts = error != NGHTTP2_NO_ERROR && stream_id != reset_by_peer_;
   Call* call = CallOf(stream_id);
   last_stream_ = -1;
-  if (call == nullptr) return;
+  if (call == nullptr) return !counts || CountIdleFrame();
   (call->previous != nullptr ? call->previous->next : open_calls_) = call->next;
   if (call->next != nullptr) call->next->previous = call->previous;
   --open_count_;
   Detach(call);
+  return !counts || CountIdleFrame();
 }
 
 void Connection::Detach(Call* call) {
@@ -1305,9 +1319,11 @@ nghttp2_session_callbacks* MakeCallbacks() {
             ->OnData(stream_id, reinterpret_cast<const char*>(data), size);
       });
   nghttp2_session_callbacks_set_on_stream_close_callback(
-      callbacks, [](nghttp2_session*, std::int32_t stream_id, std::uint32_t, void* connection) {
-        static_cast<Connection*>(connection)->OnStreamClose(stream_id);
-        return 0;
+      callbacks,
+      [](nghttp2_session*, std::int32_t stream_id, std::uint32_t error, void* connection) -> int {
+        return static_cast<Connection*>(connection)->OnStreamClose(stream_id, error)
+                   ? 0
+                   : NGHTTP2_ERR_CALLBACK_FAILURE;
       });
   return callbacks;
 }
