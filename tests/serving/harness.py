@@ -92,9 +92,9 @@ class Server:
         request = urllib.request.Request(self.url(path), data, headers or {}, method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                return response.status, response.read().decode()
+                return response.status, response.read().decode(errors='backslashreplace')
         except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+            return error.code, error.read().decode(errors='backslashreplace')
 
     def predict(self, model, instances, version=None):
         """The predictions, or the error's text."""
