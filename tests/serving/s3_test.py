@@ -1,6 +1,9 @@
-"""Models in an object store. The store is made here: it keeps objects in a dictionary, pages its listings,
-and refuses requests whose AWS signature (recomputed from the published rules) does not fit."""
-import datetime, hashlib, hmac, http.server, os, shutil, sys, threading, urllib.parse
+"""Models in an object store: a real one (s3rver, whose objects curl puts there), and one that is made here
+for what the real one cannot be made to do: uploads that stop half way, listings of two entries a page,
+temporary credentials, a store that is down, and signatures: s3rver knows whose key it is and looks no
+further. Ours keeps objects in a dictionary and refuses requests whose AWS signature (recomputed from the
+published rules) does not fit."""
+import hashlib, hmac, http.server, os, re, shutil, subprocess, sys, tempfile, threading, urllib.parse
 from xml.sax.saxutils import escape
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
@@ -142,6 +145,90 @@ def test_wrong_credentials_are_named():
         assert status == 503 and 'SignatureDoesNotMatch' in text, text
     assert store.refused > 0
     store.shutdown()
+
+
+class RealStore:
+    """s3rver on a free port, with one empty bucket."""
+    KEY = SECRET = 'S3RVER'  # the only ones that it knows
+
+    def __enter__(self):
+        here = os.path.join(harness.HERE, 'object_store')
+        tools = os.path.join(ARGS.build, 'tests', 'object_store')
+        lock = open(os.path.join(here, 'package-lock.json')).read()
+        mark = os.path.join(tools, 'installed')
+        if not os.path.exists(mark) or open(mark).read() != lock:
+            shutil.rmtree(tools, ignore_errors=True)
+            shutil.copytree(here, tools)
+            subprocess.run(['npm', 'ci', '--silent'], cwd=tools, check=True, timeout=300)
+            with open(mark, 'w') as f:
+                f.write(lock)
+        self.place = tempfile.mkdtemp(prefix='serving_store.')
+        self.process = subprocess.Popen(
+            ['node', os.path.join(tools, 'node_modules/s3rver/bin/s3rver.js'), '--directory', self.place,
+             '--address', '127.0.0.1', '--port', '0', '--no-vhost-buckets', '--configure-bucket', 'bucket'],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for line in self.process.stdout:
+            found = re.search(r'listening on 127\.0\.0\.1:(\d+)', line)
+            if found:
+                self.port = int(found[1])
+                threading.Thread(target=self.process.stdout.read, daemon=True).start()
+                return self
+        raise AssertionError('s3rver did not start')
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.place)
+
+    def request(self, method, key, *options, body=b''):
+        digest = hashlib.sha256(body).hexdigest()
+        done = subprocess.run(
+            ['curl', '-sS', '--fail-with-body', '--aws-sigv4', 'aws:amz:us-east-1:s3', '--user',
+             f'{self.KEY}:{self.SECRET}', '-X', method, '-H', f'x-amz-content-sha256: {digest}', *options,
+             f'http://127.0.0.1:{self.port}/bucket/{key}'], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def put(self, version, source):
+        """The graph last, as an uploader that knows its readers does; any order serves."""
+        root = os.path.join(HALF, f'{source:08d}')
+        for folder, _, names in os.walk(root, topdown=False):
+            for name in sorted(names):
+                path = os.path.join(folder, name)
+                self.request('PUT', f'models/m-1_2/{version}/{os.path.relpath(path, root)}',
+                             '--data-binary', f'@{path}', '-H', 'Content-Type: application/octet-stream',
+                             body=open(path, 'rb').read())
+
+    def serve(self, key=KEY, bucket='bucket'):
+        return Server(ARGS.build, '--model_name=half', f'--model_base_path=s3://{bucket}/models/m-1_2', env={
+            'AWS_ACCESS_KEY_ID': key, 'AWS_SECRET_ACCESS_KEY': self.SECRET, 'AWS_REGION': 'us-east-1',
+            'AWS_ENDPOINT_URL': f'http://127.0.0.1:{self.port}'})
+
+
+def test_versions_in_a_real_store_are_served_and_followed():
+    """From a store of another make: the first version is loaded, a second one takes over while it serves,
+    and goes again when its objects are deleted."""
+    with RealStore() as store:
+        store.put('00000001', 1)
+        with store.serve() as server:
+            wait_for('version 1 answers', lambda: server.predict('half', [2.0]) == [3.0])
+            store.put('00000002', 2)
+            wait_for('version 2 answers', lambda: server.predict('half', [2.0]) == [4.0])
+            for folder, _, names in os.walk(os.path.join(HALF, '00000002')):
+                for name in names:
+                    key = os.path.relpath(os.path.join(folder, name), HALF)
+                    store.request('DELETE', f'models/m-1_2/{key}')
+            wait_for('version 1 answers again', lambda: server.predict('half', [2.0]) == [3.0])
+
+
+def test_a_real_store_refuses_what_is_wrong_and_the_server_says_so():
+    """A key that nobody has and a bucket that is not there: the reason is in the log and in readiness."""
+    with RealStore() as store:
+        store.put('1', 1)
+        for options, said in (({'key': 'nobody'}, 'InvalidAccessKeyId'), ({'bucket': 'none'}, 'NoSuchBucket')):
+            with store.serve(**options) as server:
+                server.wait_for_log(said)
+                status, text = server.ask('/v2/health/ready')
+                assert status == 503 and said in text, text
 
 
 harness.run([f for name, f in list(globals().items()) if name.startswith('test_')])
