@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
 #include <set>
 
@@ -280,6 +281,57 @@ TEST_F(GrpcHostileTest, MessagesThatLieAboutTheirLength) {
     const std::string answer = Ask(c.body);
     EXPECT_NE(answer.find(c.said), std::string::npos) << c.said << " in " << answer;
   }
+}
+
+// The address space of this process.
+std::size_t VirtualBytes() {
+  std::size_t pages = 0;
+  std::FILE* file = std::fopen("/proc/self/statm", "r");
+  if (file == nullptr || std::fscanf(file, "%zu", &pages) != 1) pages = 0;
+  if (file != nullptr) std::fclose(file);
+  return pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST_F(GrpcHostileTest, MemoryIsNotTakenForMessagesThatAreOnlyAnnounced) {
+  const std::string announced = std::string("\0\x40\0\0\0", 5) + std::string(300, 'm');  // 1 GiB
+  Peer peer(server_->port());
+  ASSERT_TRUE(peer.Hello());
+  ASSERT_TRUE(peer.Next().has_value());
+  ASSERT_TRUE(peer.Send(Frame(kSettings, 1, 0, "")));
+  const std::size_t before = VirtualBytes();
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    ASSERT_TRUE(peer.Send(Frame(kHeaders, kEndHeaders, 2 * i + 1, Block()) +
+                          Frame(kData, 0, 2 * i + 1, announced)));
+  }
+  ExpectOthersAreServed();
+  EXPECT_LT(VirtualBytes() - before, std::size_t{4} << 30);
+}
+
+TEST_F(GrpcHostileTest, AMessageBeyondTheReserveGrowsAsItComes) {
+  Peer greedy(server_->port());
+  ASSERT_TRUE(greedy.Hello());
+  greedy.Send(Frame(kHeaders, kEndHeaders, 1, Block()) +
+              Frame(kData, 0, 1, std::string("\0\x1f\xff\xff\xff", 5) + "m"));  // 512 MiB
+  std::string body(3 << 20, 'b');
+  for (std::size_t i = 0; i < body.size(); ++i) body[i] = static_cast<char>(i / 1000);
+  Peer peer(server_->port());
+  ASSERT_TRUE(peer.Hello());
+  // The server's window holds once its settings were read and acknowledged.
+  ASSERT_TRUE(peer.Next().has_value());
+  ASSERT_TRUE(peer.Send(Frame(kSettings, 1, 0, "") + Frame(kWindow, 0, 0, U32(64 << 20)) +
+                        Frame(kHeaders, kEndHeaders, 1, Block()) +
+                        Frame(kWindow, 0, 1, U32(64 << 20))));
+  const std::string message = Message(body);
+  for (std::size_t at = 0; at < message.size(); at += 16384) {
+    const bool last = at + 16384 >= message.size();
+    ASSERT_TRUE(peer.Send(Frame(kData, last ? kEndStream : 0, 1, message.substr(at, 16384))));
+  }
+  std::string answer;
+  while (auto seen = peer.Next()) {
+    if (seen->type == kData && seen->stream == 1) answer += seen->payload;
+    if (seen->stream == 1 && (seen->flags & kEndStream) != 0) break;
+  }
+  EXPECT_TRUE(answer == message) << answer.size();
 }
 
 TEST_F(GrpcHostileTest, CompressionThatIsNone) {

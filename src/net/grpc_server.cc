@@ -123,6 +123,8 @@ class Call final : public GrpcCall {
   std::size_t prefix_bytes = 0;
   std::size_t message_bytes = 0;   // by its prefix
   std::size_t received_bytes = 0;  // of message_bytes
+  std::size_t capacity = 0;        // of `buffer`, behind its pad; counted in the shard's reserve
+  std::size_t pad = 0;             // before the message in `buffer`
   bool message_compressed = false;
   bool message_complete = false;
   bool borrowed = false;  // body_ lies in the loop's read buffer
@@ -266,6 +268,7 @@ struct Shard {
   LoopMemory memory;
   std::unique_ptr<char[]> read_buffer;
   std::vector<Call*> free_calls;
+  std::size_t reserved_bytes = 0;  // buffers of messages that are not complete
   std::atomic<Call*> finished{nullptr};
   std::map<Connection*, std::unique_ptr<Connection>> connections;
   bool sweeping = false;
@@ -323,6 +326,8 @@ class Connection final : public EventLoop::FdHandler, public EventLoop::TurnEnd 
   // Takes bytes of the request's body.
   void Receive(Call* call, const char* data, std::size_t size);
   bool BeginMessage(Call* call);
+  // Room in the call's buffer for the first `bytes` of its message. False: there is no memory.
+  bool MakeRoom(Call* call, std::size_t bytes);
   void MessageDone(Call* call);
   absl::StatusOr<std::string_view> Plain(Call* call, std::string_view message);
   // One more frame that makes work and carries none. False: too many, the connection ends.
@@ -482,7 +487,8 @@ void Call::Reset(std::size_t keep_response_bytes) {
   is_post = is_grpc = bad_path = false;
   request_compression = GrpcCompression::kIdentity;
   unknown_encoding.clear();
-  prefix_bytes = message_bytes = received_bytes = 0;
+  prefix_bytes = message_bytes = received_bytes = pad = 0;
+  shard->reserved_bytes -= std::exchange(capacity, 0);
   message_compressed = message_complete = borrowed = dropping = false;
   buffer.reset();
   buffer_data = nullptr;
@@ -950,18 +956,15 @@ void Connection::Receive(Call* call, const char* data, std::size_t size) {
         continue;
       }
       // It comes in pieces: into a buffer of its own, laid so that its large field is aligned.
-      std::size_t pad = 0;
       if (call->target->place && !call->message_compressed) {
-        pad = (64 - call->target->place({data, size}) % 64) % 64;
+        call->pad = (64 - call->target->place({data, size}) % 64) % 64;
       }
-      call->buffer = shard_->server->buffers()->Get(call->message_bytes + pad);
-      if (call->buffer == nullptr) {
-        return Refuse(call, absl::ResourceExhaustedError(StrCat("no memory for a message of ",
-                                                                call->message_bytes, " bytes")));
-      }
-      call->buffer_data = call->buffer.get() + pad;
     }
     const std::size_t n = std::min(size, call->message_bytes - call->received_bytes);
+    if (call->received_bytes + n > call->capacity && !MakeRoom(call, call->received_bytes + n)) {
+      return Refuse(call, absl::ResourceExhaustedError(StrCat("no memory for a message of ",
+                                                              call->message_bytes, " bytes")));
+    }
     std::memcpy(call->buffer_data + call->received_bytes, data, n);
     call->received_bytes += n;
     data += n;
@@ -971,6 +974,24 @@ void Connection::Receive(Call* call, const char* data, std::size_t size) {
       MessageDone(call);
     }
   }
+}
+
+bool Connection::MakeRoom(Call* call, std::size_t bytes) {
+  constexpr std::size_t kFirstBytes = 64 << 10;
+  std::size_t capacity = call->message_bytes;
+  shard_->reserved_bytes -= call->capacity;
+  if (shard_->reserved_bytes + capacity > kMaxGrpcReservedBytes) {
+    capacity = std::min(capacity, std::max({bytes, 2 * call->capacity, kFirstBytes}));
+  }
+  std::shared_ptr<char> larger = shard_->server->buffers()->Get(capacity + call->pad);
+  if (larger != nullptr && call->received_bytes > 0) {
+    std::memcpy(larger.get() + call->pad, call->buffer_data, call->received_bytes);
+  }
+  call->capacity = larger == nullptr ? 0 : capacity;
+  shard_->reserved_bytes += call->capacity;
+  call->buffer = std::move(larger);
+  call->buffer_data = call->buffer == nullptr ? nullptr : call->buffer.get() + call->pad;
+  return call->buffer != nullptr;
 }
 
 bool Connection::BeginMessage(Call* call) {
@@ -1004,12 +1025,13 @@ absl::StatusOr<std::string_view> Connection::Plain(Call* call, std::string_view 
 
 void Connection::MessageDone(Call* call) {
   call->message_complete = true;
+  shard_->reserved_bytes -= std::exchange(call->capacity, 0);
   if (!call->target->stream_factory) return;
   absl::StatusOr<std::string_view> message = Plain(call, call->body());
   if (message.ok() && call->stream != nullptr && call->held) call->stream->OnMessage(*message);
   if (!message.ok()) Refuse(call, message.status());
   call->message_complete = call->borrowed = false;
-  call->prefix_bytes = call->received_bytes = 0;
+  call->prefix_bytes = call->received_bytes = call->pad = 0;
   call->SetBody({});
   call->buffer.reset();
 }

@@ -32,6 +32,9 @@ inline constexpr std::size_t kMaxGrpcConnections = 20000;          // closed at 
 // Frames that make work and carry none (resets, pings, settings, empty data, priorities), in one
 // second: beyond it the connection ends with ENHANCE_YOUR_CALM.
 inline constexpr int kMaxGrpcIdleFramesPerSecond = 2000;
+// What a loop sets aside for messages that are announced and have not come. Beyond it they get
+// memory as they come.
+inline constexpr std::size_t kMaxGrpcReservedBytes = 512 << 20;
 // Messages from this size on may have a buffer of their own, which ShareBody hands out.
 inline constexpr std::size_t kSharedBodyBytes = 32 << 10;
 inline constexpr std::size_t kMaxGrpcMessageText = 1024;   // longer: cut, "...TRUNCATED"

@@ -106,7 +106,7 @@ bool ReadShape(std::string_view bytes, WireTensor& tensor) {
       tensor.dims.assign(1, -1);  // an unknown rank is no shape of a value
       return true;
     }
-    if (r.field() != 2) continue;
+    if (r.field() != 2 || r.type() != WireType::kBytes) continue;
     std::int64_t size = 0;
     ProtoReader dim(r.Bytes());
     while (dim.Next()) {
@@ -275,7 +275,9 @@ bool ReadWireTensor(std::string_view bytes, WireTensor& tensor) {
   bool late_type = false;
   while (r.Next()) {
     switch (r.field()) {
+      // A field of another wire type is one that nobody knows.
       case kDtype:
+        if (r.type() != WireType::kVarint) break;
         tensor.dtype = static_cast<DataType>(static_cast<int>(r.Int64()));
         field = ValueField(tensor.dtype);
         break;
@@ -283,11 +285,12 @@ bool ReadWireTensor(std::string_view bytes, WireTensor& tensor) {
         if (!ReadShape(r.Bytes(), tensor)) return false;
         break;
       case kContent:
-        tensor.content = r.Bytes();
+        if (r.type() == WireType::kBytes) tensor.content = r.Bytes();
         break;
       default:
         if (field == 0) late_type = true;
         if (static_cast<int>(r.field()) != field) break;
+        if (field == kStringVal && r.type() != WireType::kBytes) break;
         ++tensor.value_fields;
         tensor.values = r.Bytes();
         break;
@@ -298,6 +301,7 @@ bool ReadWireTensor(std::string_view bytes, WireTensor& tensor) {
     tensor.value_fields = 0;
     for (ProtoReader again(bytes); again.Next();) {
       if (static_cast<int>(again.field()) != field) continue;
+      if (field == kStringVal && again.type() != WireType::kBytes) continue;
       ++tensor.value_fields;
       tensor.values = again.Bytes();
     }
