@@ -168,6 +168,21 @@ void WriteTime(JsonWriter& w, std::string_view name, std::chrono::system_clock::
   }
 }
 
+void WriteTime(JsonWriter& w, std::string_view name, std::optional<double> seconds) {
+  w.Key(name);
+  if (seconds) {
+    w.Value(Rfc3339FromSeconds(*seconds));
+  } else {
+    w.Null();
+  }
+}
+
+void WriteVersionFields(JsonWriter& w, const operate::Version& version) {
+  w.Field("number", version.number);
+  WriteTime(w, "modified", static_cast<double>(version.modified_ns) / 1e9);
+  w.Field("complete", version.complete);
+}
+
 void WriteEndpointFields(JsonWriter& w, const runtime::Endpoint& endpoint) {
   const bool v6 = endpoint.host.find(':') != std::string::npos;
   w.Field("host", endpoint.host)

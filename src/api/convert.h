@@ -1,6 +1,7 @@
 // Native structs as the JSON of the public API (openapi.json says what it means).
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,7 @@
 #include "api/router.h"
 #include "line/line.h"
 #include "metrics/store.h"
+#include "operate/models.h"
 #include "runtime/runtime.h"
 #include "storage/volumes.h"
 #include "template/template.h"
@@ -51,6 +53,10 @@ void WriteLabels(JsonWriter& w, const metrics::Labels& labels);
 
 // RFC 3339; null for the epoch, which means "not yet".
 void WriteTime(JsonWriter& w, std::string_view name, std::chrono::system_clock::time_point time);
+// Likewise, in seconds since the epoch; null where there is none.
+void WriteTime(JsonWriter& w, std::string_view name, std::optional<double> seconds);
+// The fields of a version of a model, into an object that is open.
+void WriteVersionFields(JsonWriter& w, const operate::Version& version);
 
 std::string Rfc3339FromUs(std::int64_t us);      // since the epoch
 std::string Rfc3339FromSeconds(double seconds);  // since the epoch

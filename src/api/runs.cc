@@ -124,11 +124,9 @@ void WriteModelOfRun(JsonWriter& w, const Run& run, const Shelf& shelf) {
     const bool is_there = std::any_of(there.begin(), there.end(), [&](const Version& each) {
       return each.number == version.number && each.modified_ns == version.modified_ns;
     });
-    w.BeginObject()
-        .Field("number", version.number)
-        .Field("modified", Rfc3339FromSeconds(static_cast<double>(version.modified_ns) / 1e9))
-        .Field("complete", version.complete)
-        .Field("exists", is_there)
+    w.BeginObject();
+    WriteVersionFields(w, version);
+    w.Field("exists", is_there)
         .Field("serves", is_there && !ServedBy(shelf, run.model->directory, version.number).empty())
         .EndObject();
   }
@@ -150,14 +148,9 @@ absl::Status WriteRun(JsonWriter& w, const Run& run, const Shelf& shelf,
       .Field("why", run.why)
       .Field("author", run.author)
       .Field("state", operate::RunStateName(run.state))
-      .Field("reason", run.reason)
-      .Field("started", Rfc3339FromSeconds(run.started))
-      .Key("ended");
-  if (run.ended) {
-    w.Value(Rfc3339FromSeconds(*run.ended));
-  } else {
-    w.Null();
-  }
+      .Field("reason", run.reason);
+  WriteTime(w, "started", run.started);
+  WriteTime(w, "ended", run.ended);
   w.Field("exit_code", run.exit_code)
       .Field("signal", run.signal)
       .Field("restarts", run.restarts)
@@ -288,12 +281,9 @@ Result WriteModels(const Rooms& rooms, const std::string& app) {
     WriteLoaders(w, shelf, directory);
     w.Key("versions").BeginArray();
     for (auto version = versions.rbegin(); version != versions.rend(); ++version) {
-      w.BeginObject()
-          .Field("number", version->number)
-          .Field("modified", Rfc3339FromSeconds(static_cast<double>(version->modified_ns) / 1e9))
-          .Field("complete", version->complete)
-          .Field("served_by", ServedBy(shelf, directory, version->number))
-          .Key("run");
+      w.BeginObject();
+      WriteVersionFields(w, *version);
+      w.Field("served_by", ServedBy(shelf, directory, version->number)).Key("run");
       const auto maker = std::find_if(runs.begin(), runs.end(), [&](const Run& run) {
         return std::any_of(run.versions.begin(), run.versions.end(), [&](const Version& each) {
           return each.number == version->number && each.modified_ns == version->modified_ns;

@@ -185,6 +185,15 @@ std::vector<AlertRule> DefaultRules() {
        .severity = Severity::kWarning,
        .summary = "the log store is full: {value} of the oldest entries went",
        .summary_zh = "日志库已满：最旧的 {value} 条已被清除"},
+      {.name = "training_goes_wrong",
+       .metric = "takt_run_alerts",
+       .function = Function::kLast,
+       .window = std::chrono::minutes(1),
+       .threshold = 0,
+       .for_at_least = std::chrono::seconds(0),
+       .severity = Severity::kWarning,
+       .summary = "run {run} of {app} goes wrong: {kind}",
+       .summary_zh = "{app} 的训练任务 {run} 异常：{kind}"},
   };
 }
 

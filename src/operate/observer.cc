@@ -216,8 +216,10 @@ std::vector<metrics::Figure> Observer::Figures() {
         labels_of.emplace(instance.id, labels);
         cpu.push_back({"takt_instance_cpu_seconds_total", labels, metrics::Type::kCounter,
                        instance.cpu_seconds});
-        memory.push_back({"takt_instance_memory_bytes", labels, metrics::Type::kGauge,
-                          static_cast<double>(instance.memory_bytes)});
+        if (instance.memory_bytes > 0) {  // 0: not looked at yet
+          memory.push_back({"takt_instance_memory_bytes", labels, metrics::Type::kGauge,
+                            static_cast<double>(instance.memory_bytes)});
+        }
       }
       const metrics::Labels labels = {{"app", service.app}, {"service", service.service}};
       restarts.push_back({"takt_service_restarts_total", labels, metrics::Type::kCounter,
@@ -257,15 +259,19 @@ std::vector<metrics::Figure> Observer::Figures() {
   AddForwardFigures(*forwarder_, figures);
   const auto runs = runs_->Running();
   if (runs.ok()) {
-    int alerts = 0;
-    for (const Run& run : *runs) {
-      alerts += static_cast<int>(
-          std::count_if(run.findings.begin(), run.findings.end(),
-                        [](const learning::Finding& finding) { return finding.alert; }));
-    }
     figures.push_back(
         {"takt_runs_running", {}, metrics::Type::kGauge, static_cast<double>(runs->size())});
-    figures.push_back({"takt_run_alerts", {}, metrics::Type::kGauge, static_cast<double>(alerts)});
+    for (const Run& run : *runs) {
+      for (const learning::Finding& finding : run.findings) {
+        if (!finding.alert) continue;
+        figures.push_back({"takt_run_alerts",
+                           {{"app", run.app},
+                            {"kind", learning::FindingName(finding.kind)},
+                            {"run", absl::StrCat(run.number)}},
+                           metrics::Type::kGauge,
+                           1.0});
+      }
+    }
   }
   const auto stats = logs_->Stats();
   if (stats.ok()) {

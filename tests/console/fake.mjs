@@ -119,6 +119,7 @@ export function mnist() {
 }
 
 const PIXEL = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "base64");
+const FORWARD = { name: "loki", kind: "loki", url: "http://loki:3100/loki/api/v1/push", query: "", headers: [], enabled: true, fixed: false, state: "idle", sent_entries: 120345, sent_batches: 300, refused_entries: 0, removed_entries: 0, failed_attempts: 0, behind_entries: 0, lag_seconds: 0, last_error: "", last_error_at: null, last_sent_at: ago(3) };
 const RULE = { origin: "built_in", match: "", function: "avg", aggregate: "none", by: [], divided_by: "", divided_by_match: "", above: true, window_seconds: 60, for_seconds: 0, summary_zh: "", problem: "" };
 const RECEIVER = { kind: "alertmanager", url: "", server: "", security: "starttls", user: "", from: "", to: [], ca_file: "", language: "en", least_severity: "warning", send_resolved: true, enabled: true, secret_set: false, password_set: false, fixed: false, waiting: 0, delivered: 0, given_up: 0, last_error: "" };
 
@@ -271,6 +272,7 @@ export function fakeDaemon({ dist, state = mnist() }) {
       return state.alerts;
     },
     "GET /alerts/receivers": () => ({ receivers: state.receivers }),
+    "GET /logs/forwards": () => ({ forwards: [FORWARD, { ...FORWARD, name: "archive", kind: "otlp", url: "http://collector:4318/v1/logs", query: "level>=warn", state: "failing", behind_entries: 1234, lag_seconds: 340, last_error: "connect to collector:4318: connection refused", fixed: true }] }),
     "GET /logs/searches": () => ({ searches: state.searches }),
     "GET /logs": (_, url) => ({ entries: entriesOf(url.searchParams.get("query") ?? "").reverse().slice(0, Number(url.searchParams.get("limit") ?? 500)), next: null, complete: true, scanned: 100 }),
     "GET /logs/histogram": (_, url) => {

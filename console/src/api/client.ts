@@ -167,7 +167,11 @@ export const api = {
   logContext: (id: string, before: number, after: number) =>
     call("get", "/logs/context", { query: { id, before, after } }),
   logTailUrl: (query: string) => urlOf("/logs/stream", {}, { query }),
-  logExportUrl: (query: LogQuery) => urlOf("/logs/export", {}, query),
+  logExportUrl: (query: LogQuery & { format?: "ndjson.gz" }) => urlOf("/logs/export", {}, query),
+  forwards: async () => (await call("get", "/logs/forwards")).forwards,
+  setForward: (name: string, body: Partial<Schemas["PutLogForward"]>) =>
+    call("put", "/logs/forwards/{name}", { ...app(name), body: body as Schemas["PutLogForward"] }), // what is left out stays
+  removeForward: (name: string) => call("delete", "/logs/forwards/{name}", app(name)),
   logStores: () => call("get", "/logs/stores"),
   metricNames: () => call("get", "/metrics"),
   metric: (query: MetricQuery, signal?: AbortSignal) => call("get", "/metrics/query", { query, signal }),

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { foldProgress, levelOf, matcher, withoutColours, type Level } from "./logs";
+import { foldProgress, levelOf, matcher, withoutColours, withoutHead, type Level } from "./logs";
 
 test.each<[string, Level]>([
   ["2026-11-24 20:13:05,123 - ERROR - disk full", "error"],
@@ -55,3 +55,12 @@ describe("a filter", () => {
     expect(lines.filter(test)).toHaveLength(4);
   });
 });
+
+test.each([
+  ["2026-11-25T00:15:08.943Z INFO  model \"mnist\": version 2 loaded", 'model "mnist": version 2 loaded'],
+  ["I0000 00:00:1795565708.921044      10 loader.cc:471] SavedModel load", "loader.cc:471] SavedModel load"],
+  ["2026-11-24 20:13:05,123 [ERROR] it broke", "it broke"],
+  ["2026-11-24 is a date in prose", "2026-11-24 is a date in prose"],
+  ["2026-11-25T00:15:08Z ", "2026-11-25T00:15:08Z "],
+  ["step 100/2000: loss 0.3", "step 100/2000: loss 0.3"],
+])("without what its columns say: %s", (text, expected) => expect(withoutHead(text)).toBe(expected));

@@ -33,6 +33,13 @@ export function levelOf(text: string): Level {
   return PYTHON.test(head) ? "error" : "";
 }
 
+// A list that has columns for time and level does not say them again: what a line begins with of them.
+const HEADS = /^(?:\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[\d.,]*(?:Z|[+-]\d\d:?\d\d)?:?\s+(?:\[?(?:FATAL|ERROR|WARN(?:ING)?|INFO|DEBUG|TRACE)\]?:?\s+)?|[FEWI]\d{4} [\d:.]+\s+\d+ )/;
+export const withoutHead = (text: string) => {
+  const rest = text.replace(HEADS, "");
+  return rest.trim() ? rest : text;
+};
+
 // A progress bar writes over itself with carriage returns: what a terminal would show at the end.
 export function foldProgress(text: string): string {
   if (!text.includes("\r")) return text;

@@ -61,15 +61,18 @@ export function sorted(runs: readonly Run[], order: Order, nowMs: number): Run[]
 
 export type XAxis = "step" | "wall" | "relative";
 
-// Points to draw of a curve, and where it was not a number.
+// Points to draw of a curve, and where it began not to be a number.
 export function pointsOf(curve: Curve, x: XAxis, which: "values" | "smoothed") {
   const first = curve.times[0] ?? 0;
   const points: [number, number | null][] = [];
   const broken: number[] = [];
+  let was = false;
   for (const [i, raw] of curve[which].entries()) {
     const at = x === "step" ? curve.steps[i]! : x === "wall" ? curve.times[i]! : (curve.times[i]! - first) / 1000;
     const value = numberOf(raw);
-    if (value !== null && !Number.isFinite(value)) broken.push(at);
+    const is = value !== null && !Number.isFinite(value);
+    if (is && !was) broken.push(at);
+    was = is;
     points.push([at, value]);
   }
   return { points, broken };

@@ -17,7 +17,7 @@ export function withUnit(value: number | null | undefined, unit: Unit, language:
     case "per_second":
       return `${significant(value, language)}/s`;
     case "cores":
-      return `${number(value, language, 2)} ${language === "zh" ? "核" : Math.abs(value) === 1 ? "core" : "cores"}`;
+      return `${Math.abs(value) < 0.1 ? significant(value, language) : number(value, language, 2)} ${language === "zh" ? "核" : Math.abs(value) === 1 ? "core" : "cores"}`;
     case "celsius":
       return `${number(value, language, 0)} °C`;
     case "watts":
