@@ -171,8 +171,8 @@ TEST_F(AlertsTest, ARunThatGoesWrongIsToldAtOnceAndIsOverWhenNothingSaysSoAnyMor
   Run(2, {{"takt_run_alerts", 1}}, {{"app", "mnist"}, {"kind", "not_finite"}, {"run", "3"}});
   EXPECT_THAT(told_, ElementsAre("run 3 of mnist goes wrong: not_finite"));
   Run(8, {{"takt_other", 1}}, {{"app", "mnist"}});
-  EXPECT_THAT(told_, ElementsAre("run 3 of mnist goes wrong: not_finite",
-                                 "resolved training_goes_wrong"));
+  EXPECT_THAT(told_,
+              ElementsAre("run 3 of mnist goes wrong: not_finite", "resolved training_goes_wrong"));
 }
 
 const AlertRule kOwnRule{.name = "queue",
