@@ -155,6 +155,7 @@ absl::Status WriteRun(JsonWriter& w, const Run& run, const Shelf& shelf,
       .Field("signal", run.signal)
       .Field("restarts", run.restarts)
       .Field("cpu_seconds", run.cpu_seconds)
+      .Field("gpus", run.gpus)
       .Field("node", run.node)
       .Field("note", run.note)
       .Field("tags", run.tags);

@@ -41,7 +41,10 @@ constexpr const char* kSchema = R"(
     run INTEGER NOT NULL REFERENCES run(id) ON DELETE CASCADE, tag TEXT NOT NULL,
     PRIMARY KEY (run, tag));
   PRAGMA user_version=1;)";
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
+constexpr const char* kToVersion2 = R"(
+  ALTER TABLE run ADD COLUMN gpus INTEGER NOT NULL DEFAULT 0;
+  PRAGMA user_version=2;)";
 
 // What is written within this of a run's end is the run's: file systems round times.
 constexpr double kEndSlackSeconds = 2;
@@ -136,6 +139,11 @@ absl::StatusOr<std::unique_ptr<Runs>> Runs::Open(const std::string& path, std::s
   if (version == 0) {
     TAKT_ASSIGN_OR_RETURN(SqlTransaction transaction, SqlTransaction::Begin(*self->db_));
     TAKT_RETURN_IF_ERROR(self->db_->Script(kSchema));
+    TAKT_RETURN_IF_ERROR(self->db_->Script(kToVersion2));
+    TAKT_RETURN_IF_ERROR(transaction.Commit());
+  } else if (version == 1) {
+    TAKT_ASSIGN_OR_RETURN(SqlTransaction transaction, SqlTransaction::Begin(*self->db_));
+    TAKT_RETURN_IF_ERROR(self->db_->Script(kToVersion2));
     TAKT_RETURN_IF_ERROR(transaction.Commit());
   }
   return self;
@@ -191,13 +199,15 @@ absl::StatusOr<Runs::Known> Runs::Begin(const line::App& app, const line::Servic
   const Model& m = model ? *model : kNone;
   TAKT_RETURN_IF_ERROR(db_->Run(
       "INSERT INTO run(app, number, service, revision, why, author, started, state, reason, "
-      "past_cpu, stopping, node, model, volume, path, directory, note) VALUES(?, (SELECT last FROM "
-      "counter WHERE app=?), ?, ?, ?, ?, ?, ?, '', 0, 0, ?, ?, ?, ?, ?, '')",
+      "past_cpu, stopping, node, model, volume, path, directory, note, gpus) VALUES(?, (SELECT "
+      "last "
+      "FROM counter WHERE app=?), ?, ?, ?, ?, ?, ?, '', 0, 0, ?, ?, ?, ?, ?, '', ?)",
       {std::string_view(app.name), std::string_view(app.name), std::string_view(service.spec.name),
        static_cast<std::int64_t>(first.revision), std::string_view(why),
        std::string_view(current ? revision.author : kNone.name), started,
        static_cast<std::int64_t>(RunState::kRunning), std::string_view(first.node), text(m.name),
-       text(m.volume), text(m.path), text(m.directory)}));
+       text(m.volume), text(m.path), text(m.directory),
+       static_cast<std::int64_t>(service.spec.gpus)}));
   Known known;
   known.id = db_->last_insert_id();
   known.revision = first.revision;
@@ -446,7 +456,7 @@ absl::StatusOr<std::vector<Run>> Runs::Select(std::string_view where,
             StrCat("SELECT app, number, service, revision, why, author, started, ended, state, "
                    "reason, exit_code, signal, past_cpu + (SELECT total(cpu) FROM replica WHERE "
                    "run=id), (SELECT total(restarts) FROM replica WHERE run=id), node, model, "
-                   "volume, path, directory, note, id FROM run WHERE ",
+                   "volume, path, directory, note, id, gpus FROM run WHERE ",
                    where),
             values));
     while (true) {
@@ -473,6 +483,7 @@ absl::StatusOr<std::vector<Run>> Runs::Select(std::string_view where,
                           std::string(rows.Text(17)), std::string(rows.Text(18))};
       }
       run.note = std::string(rows.Text(19));
+      run.gpus = static_cast<int>(rows.Int(21));
       ids.push_back(rows.Int(20));
     }
   }

@@ -56,6 +56,7 @@ struct Run {
   std::optional<int> signal;
   int restarts = 0;
   double cpu_seconds = 0;  // of all its instances
+  int gpus = 0;            // that each instance was given; -1 = all
   std::string node;
   std::optional<Model> model;               // where it exports to
   std::vector<Version> versions;            // what it exported there, by rising number

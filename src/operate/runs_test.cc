@@ -380,6 +380,21 @@ TEST_F(RunsTest, TheOldestRunsOfAllGoBeyondTheLimitAndTheirNumbersDoNotComeBack)
   EXPECT_EQ(Summary("a"), "2 completed");
 }
 
+TEST_F(RunsTest, AFileOfTheFirstVersionIsTakenOver) {
+  const std::string path = JoinPath(world_.dir.path(), "first.db");
+  runs_ = Runs::Open(path).value();
+  Create(Configuration("100"));
+  ASSERT_EQ(Summary(), "1 running");
+  runs_.reset();
+  {
+    auto db = Sqlite::Open(path, {}).value();
+    ASSERT_TRUE(db->Script("ALTER TABLE run DROP COLUMN gpus; PRAGMA user_version=1").ok());
+  }
+  runs_ = Runs::Open(path).value();
+  EXPECT_EQ(Summary(), "1 running");
+  EXPECT_EQ(List()[0].gpus, 0);
+}
+
 TEST_F(RunsTest, AFileOfANewerVersionIsRefused) {
   const std::string path = JoinPath(world_.dir.path(), "newer.db");
   {

@@ -361,6 +361,21 @@ const tests = [
     assert.equal(await page.evaluate(() => document.querySelectorAll("script:not([src])").length), 0);
   }),
 
+  scenario("every page is two clicks away from the front page", {}, async (page, daemon) => {
+    await page.locator("a.app").first().waitFor();
+    const links = () => page.locator("a[href^='#/']").evaluateAll((all) => all.map((a) => a.getAttribute("href").split("?")[0]));
+    const first = new Set(await links());
+    const all = new Set(first);
+    for (const address of first) {
+      await page.goto(`${daemon.url}${address}`);
+      await page.locator("main h1").waitFor();
+      for (const next of await links()) all.add(next);
+    }
+    const wanted = ["#/apps", "#/deploy", "#/logs", "#/learning", "#/charts", "#/charts/serving", "#/charts/apps", "#/alerts", "#/volumes", "#/images", "#/system",
+      ...["", "/logs", "/learning", "/timeline", "/revisions", "/events", "/change"].map((tab) => `#/apps/mnist-train${tab}`), "#/apps/mnist-serving/timeline", "#/apps/mnist-train-wide/failure"];
+    assert.deepEqual(wanted.filter((address) => !all.has(address)), []);
+  }),
+
   scenario("the language comes from the browser, is switched and remembered", { locale: "zh-CN" }, async (page) => {
     await page.getByRole("heading", { name: "流水线" }).waitFor();
     await page.getByRole("button", { name: "English" }).click();
@@ -439,7 +454,8 @@ const tests = [
 
   ...[320, 390, 700, 861, 1024, 1920, 2560].map((width) =>
     scenario(`nothing is wider than a window of ${width} px`, { size: { width, height: 900 } }, async (page, daemon) => {
-      for (const [path, ready] of [["", "a.app"], ["apps", "a.app"], ["apps/mnist-train", "table"], ["apps/mnist-train/revisions", "table"], ["apps/mnist-train-wide/failure", ".line"], ["apps/mnist-train/change", ".plan li"], ["deploy?example=serving", ".cm-line"], ["volumes", "table"], ["system", "dl"]]) {
+      for (const [path, ready] of [["", "a.app"], ["apps", "a.app"], ["apps/mnist-train", "table"], ["apps/mnist-train/revisions", "table"], ["apps/mnist-train-wide/failure", ".line"], ["apps/mnist-train/change", ".plan li"], ["deploy?example=serving", ".cm-line"], ["volumes", "table"], ["system", "dl"],
+        ["logs", ".line"], ["learning", ".u-over"], ["alerts", "table"], ["charts", ".u-over"], ["apps/mnist-train/timeline", ".u-over"], ["apps/mnist-serving", "figure"]]) {
         await go(page, daemon, path);
         await page.locator(`main ${ready}`).first().waitFor();
         assert.deepEqual(await sound(page, `${path} at ${width}`), []);

@@ -151,7 +151,7 @@ function runsOf(apps) {
     return {
       app: a.name, number, service: "tensor", revision: number, values: { ...a.values, VERSION: String(number) }, why: "", author: "local",
       state: failed ? "failed" : "completed", reason: failed ? "failed with exit code 1" : "", started: ago(9000 - number * 2700), ended: ago(8900 - number * 2700),
-      exit_code: failed ? 1 : 0, signal: null, restarts: 0, cpu_seconds: 120.5, node: "node1", note: number === 2 ? "the longer one" : "", tags: number === 2 ? ["keep"] : [],
+      exit_code: failed ? 1 : 0, signal: null, restarts: 0, cpu_seconds: 120.5, gpus: number === 2 ? 1 : 0, node: "node1", note: number === 2 ? "the longer one" : "", tags: number === 2 ? ["keep"] : [],
       model: { name: "mnist", volume: "mnist_model", path: "mnist", newest_version: 2, versions: failed ? [] : [{ number, modified: ago(3300), complete: true, exists: true, serves: number === 2 && !failed }], loaded_by: [] },
       findings: failed ? [{ kind: "not_finite", alert: true, message: "the loss is NaN since step 1200" }] : [], hyperparameters: { batch: "50" },
       metrics: [metric("train", "loss", 0.31, 0.3), metric("validation", "loss", 0.33, 0.32), metric("train", "accuracy", 0.9, 0.93), metric("validation", "accuracy", 0.9, 0.918), metric("train", "learning_rate", 0.01, null)],

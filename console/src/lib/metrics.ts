@@ -81,7 +81,7 @@ export const NODE_CHARTS: ChartOf[] = [
 
 export const GPU_CHARTS: ChartOf[] = [
   { id: "gpu.utilization", unit: "percent", asks: [{ query: { name: "takt_gpu_utilization_ratio" }, name: label("gpu") }] },
-  { id: "gpu.memory", unit: "bytes", asks: [{ query: { name: "takt_gpu_memory_used_bytes" }, name: label("gpu") }] },
+  { id: "gpu.memory", unit: "bytes", asks: [{ query: { name: "takt_gpu_memory_used_bytes" }, name: label("gpu") }, { query: { name: "takt_gpu_memory_total_bytes" }, name: label("gpu"), word: "size", dashed: true }] },
   { id: "gpu.temperature", unit: "celsius", asks: [{ query: { name: "takt_gpu_temperature_celsius" }, name: label("gpu") }] },
   { id: "gpu.power", unit: "watts", asks: [{ query: { name: "takt_gpu_power_watts" }, name: label("gpu") }] },
 ];

@@ -1,16 +1,17 @@
 import { expect, test } from "vitest";
 import type { Run } from "../api/client";
-import { byRank, idOf, matches, pointsOf, secondsOf, sorted } from "./runs";
+import { byRank, gpuSecondsOf, idOf, matches, pointsOf, secondsOf, sorted } from "./runs";
 
 const run = (number: number, more: Partial<Run> = {}): Run => ({
   app: "t", number, service: "s", revision: number, values: { VERSION: String(number) }, why: "", author: "", state: "completed", reason: "",
-  started: `2026-05-01T12:0${number}:00Z`, ended: `2026-05-01T12:0${number}:30Z`, exit_code: 0, signal: null, restarts: 0, cpu_seconds: 1,
+  started: `2026-05-01T12:0${number}:00Z`, ended: `2026-05-01T12:0${number}:30Z`, exit_code: 0, signal: null, restarts: 0, cpu_seconds: 1, gpus: 0,
   node: "", note: "", tags: [], model: null, findings: [], hyperparameters: {}, metrics: [], ...more,
 });
 const loss = (last: number | string | null) => [{ writer: "train", tag: "loss", last_step: 1, last, best: last, best_is: "lowest" as const }];
 
 test("a run that lives lasts up to now; how long one lasted that was lost is not known", () => {
   expect(secondsOf(run(1), 0)).toBe(30);
+  expect([0, 2, -1].map((gpus) => gpuSecondsOf(run(1, { gpus }), 0))).toEqual([0, 60, null]);
   expect(secondsOf(run(1, { ended: null, state: "running" }), Date.parse("2026-05-01T12:02:00Z"))).toBe(60);
   expect(secondsOf(run(1, { ended: null, state: "failed" }), 0)).toBeNull();
 });

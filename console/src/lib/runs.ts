@@ -12,6 +12,12 @@ export function secondsOf(run: Run, nowMs: number): number | null {
   return from === null || to === null ? null : Math.max(0, to - from) / 1000;
 }
 
+// GPUs times time; null where all of a machine were given, however many those are.
+export function gpuSecondsOf(run: Run, nowMs: number): number | null {
+  const seconds = secondsOf(run, nowMs);
+  return seconds === null || run.gpus < 0 ? null : seconds * run.gpus;
+}
+
 export type ScalarSeries = Learning["series"][number];
 export const scalars = (learning: Learning) => learning.series.filter((s) => s.kind === "scalar");
 export const nameOf = (s: { writer: string; tag: string }) => (s.writer ? `${s.writer}/${s.tag}` : s.tag);
