@@ -43,7 +43,6 @@ namespace {
 constexpr int kHttpThreads = 2;      // a call that waits for the disk must not hold up a stream
 constexpr int kQuestionThreads = 2;  // for searches and charts
 constexpr int kExportThreads = 2;    // each as slow as its client
-constexpr std::chrono::seconds kKeepAlive{15};
 constexpr int kDrainMs = 3000;
 constexpr std::size_t kTokenLength = 40;
 constexpr std::size_t kMinTokenLength = 16;
@@ -221,9 +220,10 @@ absl::Status RunDaemon(const DaemonOptions& options) {
           {.data_dir = data_dir, .nvml = options.nvml, .forwards = ForwardsOf(options)}, *line,
           *runtime, *volumes, clock));
   api::Workers workers(kQuestionThreads);
-  api::LiveSearches live(observer->logs(), kKeepAlive);
+  api::LiveSearches live(observer->logs());
+  api->SetFollow([&live](const auto& client, auto query) { live.Add(client, std::move(query)); });
   api::Workers exporters(kExportThreads);
-  api::AddLogSearchRoutes(api->router(), observer->logs(), live, workers, exporters);
+  api::AddLogSearchRoutes(api->router(), observer->logs(), workers, exporters);
   api::AddSavedSearchRoutes(api->router(), observer->searches(),
                             [&api] { api->Broadcast("searches", "{}"); });
   api::AddLogForwardRoutes(api->router(), observer->forwarder(), workers);

@@ -54,12 +54,14 @@ absl::Status RunLogs(Api& api, const LogOptions& options, const Connection& conn
     for (const Json& line : answer.at("lines")) PrintLogLine(line, options, connection, prefix);
     return absl::OkStatus();
   }
-  return api.Stream(AppPath(options.app, "/logs/stream" + query),
+  return api.Stream(StrCat("/stream", query, "&app=", net::UrlEncode(options.app)),
                     [&](const net::ServerSentEvent& event) {
-                      if (event.event == "line") {
-                        PrintLogLine(Json::parse(event.data), options, connection, prefix);
-                        std::cout.flush();
+                      if (event.event == "log_end") return false;
+                      if (event.event != "lines") return true;
+                      for (const Json& line : Json::parse(event.data).at("lines")) {
+                        PrintLogLine(line, options, connection, prefix);
                       }
+                      std::cout.flush();
                       return std::cout.good();
                     });
 }

@@ -71,15 +71,23 @@ void PrintEntry(const Json& entry, const Connection& connection) {
 absl::Status RunSearch(Api& api, const SearchOptions& options, const Connection& connection) {
   const std::string query = "?query=" + net::UrlEncode(options.query);
   if (options.follow) {
-    return api.Stream("/logs/stream" + query, [&](const net::ServerSentEvent& event) {
-      if (event.event == "entries") {
-        for (const Json& entry : Json::parse(event.data).at("entries")) {
-          PrintEntry(entry, connection);
-        }
-        std::cout.flush();
+    absl::Status refused;
+    TAKT_RETURN_IF_ERROR(api.Stream("/stream" + query, [&](const net::ServerSentEvent& event) {
+      if (event.event == "entries_refused") {
+        refused =
+            absl::ResourceExhaustedError(Json::parse(event.data).at("message").get<std::string>());
+        return false;
       }
+      if (event.event != "entries") return true;
+      const Json found = Json::parse(event.data);
+      if (const std::uint64_t skipped = found.at("skipped"); skipped > 0) {
+        std::cerr << "takt: " << skipped << " entries came too fast and are not shown here\n";
+      }
+      for (const Json& entry : found.at("entries")) PrintEntry(entry, connection);
+      std::cout.flush();
       return std::cout.good();
-    });
+    }));
+    return refused;
   }
   TAKT_ASSIGN_OR_RETURN(const std::string from, SinceTime(options.since));
   if (!options.output.empty()) {

@@ -90,7 +90,7 @@ class ApiImpl final : public Api {
         started_(clock.Now()),
         started_steady_(clock.Steady()),
         changes_(line, options_.keep_alive),
-        logs_(line, runtime, options_.keep_alive) {
+        logs_(line, runtime) {
     ears_->api = this;
     line_.AddListener([ears = ears_](const std::string& app) {
       const std::lock_guard lock(ears->mutex);
@@ -110,6 +110,7 @@ class ApiImpl final : public Api {
   Router& router() override { return router_; }
   void SetMetrics(std::function<std::string()> metrics) override { metrics_ = std::move(metrics); }
   void SetTensorBoard(Handler handler) override { tensorboard_ = std::move(handler); }
+  void SetFollow(Follow follow) override { follow_ = std::move(follow); }
   void OnLog(const std::string& instance) override { logs_.OnLog(instance); }
   void Broadcast(std::string_view event, std::string_view data) override {
     changes_.Broadcast(event, data);
@@ -146,7 +147,8 @@ class ApiImpl final : public Api {
   Result CreateVolume(Call& call);
   Result DeleteVolume(Call& call);
   Result GetLogs(Call& call);
-  Result StreamLogs(Call& call);
+  absl::StatusOr<LogCursor> BeginOfLog(Call& call, const std::string& name,
+                                       const LogSelection& selection);
 
   absl::StatusOr<line::Revision> FindRevision(const std::string& app, int number);
   absl::Status Explain(absl::Status status, const absl::StatusOr<line::Preview>& preview) const;
@@ -169,6 +171,7 @@ class ApiImpl final : public Api {
   Router router_;
   std::function<std::string()> metrics_;
   Handler tensorboard_;
+  Follow follow_;
   ChangeStream changes_;
   LogStream logs_;
 };
@@ -283,7 +286,8 @@ void ApiImpl::AddPlatformRoutes() {
                                "takt_token=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
     return reply;
   });
-  router_.Add("GET", "/stream", {"after"}, [this](Call& call) { return OpenStream(call); });
+  router_.Add("GET", "/stream", {"after", "app", "service", "instance", "tail", "cursor", "query"},
+              [this](Call& call) { return OpenStream(call); });
   router_.Add("GET", "/events", {"app", "after", "limit"},
               [this](Call& call) { return ListEvents(call); });
   router_.Add("GET", "/endpoints", {}, [this](Call& call) { return ListEndpoints(call); });
@@ -413,8 +417,51 @@ ApiImpl::Result ApiImpl::OpenStream(Call& call) {
     // A browser sends back what it was given; anything else begins anew.
     if (!absl::SimpleAtoi(ToAbsl(header), &after) || after < 0) after = 0;
   }
+  // What can be refused is refused before the answer begins.
+  std::shared_ptr<const logs::Query> query;
+  if (call.HasQuery("query")) {
+    if (!follow_) return absl::UnimplementedError("query parameter query: no logs are kept here");
+    TAKT_ASSIGN_OR_RETURN(logs::Query parsed, logs::Query::Parse(call.Query("query")));
+    query = std::make_shared<const logs::Query>(std::move(parsed));
+  }
+  const std::string app(call.Query("app"));
+  LogSelection selection{.service = std::string(call.Query("service")),
+                         .instance = std::string(call.Query("instance"))};
+  LogCursor cursor;
+  if (!app.empty()) {
+    TAKT_ASSIGN_OR_RETURN(cursor, BeginOfLog(call, app, selection));
+  } else {
+    for (const char* name : {"service", "instance", "tail", "cursor"}) {
+      if (!call.HasQuery(name)) continue;
+      return absl::InvalidArgumentError(
+          StrCat("query parameter ", name, ": expected with app, of whose log it speaks"));
+    }
+  }
   TAKT_RETURN_IF_ERROR(changes_.Add(call.responder(), after));
+  if (!app.empty()) logs_.Add(call.responder(), app, std::move(selection), std::move(cursor));
+  if (query != nullptr) follow_(call.responder(), std::move(query));
   return Reply::Streaming();
+}
+
+// Where a stream of an app's log begins: at the cursor, or where the last `tail` lines of all
+// instances together begin.
+absl::StatusOr<LogCursor> ApiImpl::BeginOfLog(Call& call, const std::string& name,
+                                              const LogSelection& selection) {
+  const auto most = static_cast<std::int64_t>(kMaxLogLines);
+  TAKT_ASSIGN_OR_RETURN(const std::int64_t tail,
+                        call.QueryInt("tail", kDefaultStreamLines, 0, most));
+  TAKT_ASSIGN_OR_RETURN(LogCursor cursor, ParseLogCursor(call.Query("cursor")));
+  TAKT_ASSIGN_OR_RETURN(const line::App app, line_.Get(name));
+  TAKT_ASSIGN_OR_RETURN(const auto instances, SelectInstances(app, selection));
+  if (call.HasQuery("cursor")) return cursor;
+  const LogPage page = TailLogs(runtime_, instances, static_cast<std::size_t>(tail), &cursor);
+  std::map<std::string, std::size_t> shown;
+  for (const LogEntry& entry : page.entries) ++shown[entry.line.instance];
+  for (const auto& [instance, service] : instances) {
+    const auto from = runtime_.TailCursor(instance, shown[instance]);
+    if (from.ok()) cursor[instance] = *from;
+  }
+  return cursor;
 }
 
 ApiImpl::Result ApiImpl::ListEvents(Call& call) {
@@ -709,8 +756,6 @@ ApiImpl::Result ApiImpl::RollbackApp(Call& call) {
 void ApiImpl::AddLogRoutes() {
   router_.Add("GET", "/apps/{name}/logs", {"service", "instance", "tail", "cursor"},
               [this](Call& call) { return GetLogs(call); });
-  router_.Add("GET", "/apps/{name}/logs/stream", {"service", "instance", "tail", "cursor"},
-              [this](Call& call) { return StreamLogs(call); });
 }
 
 ApiImpl::Result ApiImpl::GetLogs(Call& call) {
@@ -726,37 +771,8 @@ ApiImpl::Result ApiImpl::GetLogs(Call& call) {
                            ? ReadLogs(runtime_, instances, lines, kMaxLogAnswerBytes, &cursor)
                            : TailLogs(runtime_, instances, lines, &cursor);
   std::string body;
-  JsonWriter w(&body);
-  w.BeginObject();
-  WriteArray(w, "lines", page.entries);
-  w.Field("cursor", FormatLogCursor(cursor)).EndObject();
+  WriteLogPage(page, cursor, &body);
   return Reply::Json(std::move(body));
-}
-
-ApiImpl::Result ApiImpl::StreamLogs(Call& call) {
-  const auto most = static_cast<std::int64_t>(kMaxLogLines);
-  TAKT_ASSIGN_OR_RETURN(const std::int64_t tail,
-                        call.QueryInt("tail", kDefaultStreamLines, 0, most));
-  const std::string_view resumed = call.request().Header("last-event-id");
-  TAKT_ASSIGN_OR_RETURN(LogCursor cursor,
-                        ParseLogCursor(resumed.empty() ? call.Query("cursor") : resumed));
-  TAKT_ASSIGN_OR_RETURN(const line::App app, line_.Get(call.path(0)));
-  LogSelection selection{.service = std::string(call.Query("service")),
-                         .instance = std::string(call.Query("instance"))};
-  TAKT_ASSIGN_OR_RETURN(const auto instances, SelectInstances(app, selection));
-  if (resumed.empty() && !call.HasQuery("cursor")) {
-    // The stream begins where the last `tail` lines of all instances together begin.
-    const LogPage page = TailLogs(runtime_, instances, static_cast<std::size_t>(tail), &cursor);
-    std::map<std::string, std::size_t> shown;
-    for (const LogEntry& entry : page.entries) ++shown[entry.line.instance];
-    for (const auto& [instance, service] : instances) {
-      const auto from = runtime_.TailCursor(instance, shown[instance]);
-      if (from.ok()) cursor[instance] = *from;
-    }
-  }
-  TAKT_RETURN_IF_ERROR(
-      logs_.Add(call.responder(), app.name, std::move(selection), std::move(cursor)));
-  return Reply::Streaming();
 }
 
 }  // namespace

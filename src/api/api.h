@@ -14,6 +14,7 @@
 #include "api/router.h"
 #include "base/clock.h"
 #include "line/line.h"
+#include "logs/query.h"
 #include "net/http_server.h"
 #include "runtime/runtime.h"
 #include "storage/volumes.h"
@@ -62,6 +63,10 @@ class Api {
   using Handler =
       std::function<void(const net::HttpRequest&, const std::shared_ptr<net::HttpResponder>&)>;
   virtual void SetTensorBoard(Handler handler) = 0;
+  // Sends to a client of GET /stream also what a query finds in the logs; before the first Handle.
+  using Follow = std::function<void(const std::shared_ptr<net::HttpResponder>& client,
+                                    std::shared_ptr<const logs::Query> query)>;
+  virtual void SetFollow(Follow follow) = 0;
   // For routes of other rooms; before the first Handle.
   virtual Router& router() = 0;
   // The handler for HttpServer.

@@ -165,8 +165,10 @@ class ApiTest : public ::testing::Test {
     learning_store_ = learning::LearningStore::Open(dir_.path() + "/learning.db").value();
     workers_ = std::make_unique<Workers>(1);
     exporters_ = std::make_unique<Workers>(1);
-    live_ = std::make_unique<LiveSearches>(*log_store_, milliseconds(50));
-    AddLogSearchRoutes(api_->router(), *log_store_, *live_, *workers_, *exporters_);
+    live_ = std::make_unique<LiveSearches>(*log_store_);
+    api_->SetFollow(
+        [this](const auto& client, auto query) { live_->Add(client, std::move(query)); });
+    AddLogSearchRoutes(api_->router(), *log_store_, *workers_, *exporters_);
     searches_ = logs::SavedSearches::Open(dir_.path() + "/searches.db", clock_).value();
     AddSavedSearchRoutes(api_->router(), *searches_, [this] { api_->Broadcast("searches", "{}"); });
     forwarder_ = logs::Forwarder::Open(
@@ -472,24 +474,73 @@ TEST_F(ApiTest, LogForwardsAreSetChangedAndRemovedAndKeepTheirSecrets) {
   EXPECT_EQ(Get("/logs/forwards").body["forwards"].size(), 0u);
 }
 
-TEST_F(ApiTest, FollowsASearchAsEntriesCome) {
+TEST_F(ApiTest, FollowsASearchAsEntriesComeBesideTheChanges) {
   const auto stream =
       log_store_->Stream({.app = "train", .service = "main", .instance = "train-1"}, 2).value();
+  std::atomic<bool> stop = false;
+  std::thread writer;
+  const auto kinds = [](const auto& got) {
+    std::set<std::string> kinds;
+    for (const auto& event : got) kinds.insert(event.event);
+    return kinds;
+  };
   const auto events = Collect(
-      "/logs/stream?query=match", [](const auto& seen) { return !seen.empty(); },
+      "/stream?query=match",
+      [&](const auto& got) { return kinds(got).contains("entries") && kinds(got).contains("app"); },
       [&] {
-        const std::vector<logs::Entry> entries = {{1, logs::Level::kInfo, false, "other", 1},
-                                                  {2, logs::Level::kInfo, false, "a match", 2}};
-        // The subscription begins right after the head of the answer.
-        std::thread([this, stream, entries] {
-          for (int i = 0; i < 200; ++i) {
+        writer = std::thread([&] {  // the subscription begins right after the head of the answer
+          const std::vector<logs::Entry> entries = {{1, logs::Level::kInfo, false, "other", 1},
+                                                    {2, logs::Level::kInfo, false, "a match", 2}};
+          while (!stop) {
             log_store_->Append(stream, entries).IgnoreError();
             std::this_thread::yield();
           }
-        }).join();
+        });
+        CreateApp("a");
       });
-  const json data = json::parse(events.at(0).data);
-  EXPECT_EQ(data["entries"][0]["text"], "a match");
+  stop = true;
+  writer.join();
+  EXPECT_EQ(events[0].event, "hello");
+  for (const auto& event : events) {
+    if (event.event != "entries") continue;
+    for (const json& entry : json::parse(event.data)["entries"]) {
+      EXPECT_EQ(entry["text"], "a match");
+    }
+  }
+  EXPECT_EQ(Get("/stream?query=app%3D").status, 400);
+}
+
+TEST_F(ApiTest, AFollowerThatIsBehindMissesEntriesAndIsToldHowMany) {
+  const auto stream =
+      log_store_->Stream({.app = "train", .service = "main", .instance = "train-1"}, 2).value();
+  const std::string text(10'000, 'x');
+  std::uint64_t written = 0, received = 0, skipped = 0;
+  net::ServerSentEventParser parser;
+  net::HttpCall call;
+  call.target = "/api/v1/stream?query=";
+  const auto give_up = std::chrono::steady_clock::now() + seconds(20);
+  net::HttpClient client(ClientOptions());
+  const auto reply = client.Stream(
+      call,
+      [&](std::string_view piece) {
+        // Far more than any buffer holds comes while nobody reads; then a little.
+        const std::size_t lines = written == 0 ? 2000 : 1;
+        const std::vector<logs::Entry> entries(lines, {1, logs::Level::kInfo, false, text, 1});
+        EXPECT_TRUE(log_store_->Append(stream, entries).ok());
+        written += lines;
+        return parser.Feed(piece, [&](const net::ServerSentEvent& event) {
+          if (event.event != "entries") return true;
+          const json data = json::parse(event.data);
+          received += data["entries"].size();
+          skipped += data["skipped"].get<std::uint64_t>();
+          return skipped == 0;
+        });
+      },
+      [&] { return std::chrono::steady_clock::now() < give_up; });
+  EXPECT_TRUE(reply.ok()) << reply.status();
+  EXPECT_GT(received, 0u);
+  EXPECT_GT(skipped, 0u);
+  EXPECT_LE(received + skipped, written);
 }
 
 TEST_F(ApiTest, AnswersQuestionsAboutSamples) {
@@ -886,7 +937,7 @@ TEST_F(ApiTest, RefusesWhatItDoesNotKnowByName) {
       {"GET", "/apps/a/logs?tail=10001", "", 400, "from 0 to 10000"},
       {"GET", "/apps/a/logs?service=man", "", 404, "did you mean main?"},
       {"GET", "/apps/a/logs?instance=x", "", 404, "no instance x"},
-      {"GET", "/apps/b/logs/stream", "", 404, "no app b"},
+      {"GET", "/stream?app=b", "", 404, "no app b"},
       {"POST", "/volumes", R"({"name": "v", "options": {"device": 1}})", 400,
        "options.device: expected a string"},
   };
@@ -1020,6 +1071,16 @@ TEST_F(ApiTest, MergesTheLogsOfAnAppAndGoesOnFromACursor) {
   EXPECT_THAT(read, ElementsAre("line 6", "line 7, its clock jumped back", "line 8"));
 }
 
+std::vector<std::string> LinesOf(const std::vector<net::ServerSentEvent>& events) {
+  std::vector<std::string> texts;
+  for (const auto& event : events) {
+    if (event.event != "lines") continue;
+    const json body = json::parse(event.data);
+    for (const json& line : body["lines"]) texts.push_back(line["text"]);
+  }
+  return texts;
+}
+
 TEST_F(ApiTest, StreamsLogLinesOfInstancesOldAndNew) {
   CreateApp("a");
   runtime::InstanceStatus instance;
@@ -1027,7 +1088,7 @@ TEST_F(ApiTest, StreamsLogLinesOfInstancesOldAndNew) {
   line_.AddInstance("a", instance);
   for (int i = 0; i < 5; ++i) runtime_.Log("i1", i, StrCat("old ", i));
   const auto events = Collect(
-      "/apps/a/logs/stream?tail=2", [](const auto& got) { return got.size() >= 4; },
+      "/stream?app=a&tail=2", [](const auto& got) { return LinesOf(got).size() >= 4; },
       [&] {
         runtime_.Log("i1", 10, "new");
         runtime_.Log("i2", 11, "of a new instance");
@@ -1035,20 +1096,25 @@ TEST_F(ApiTest, StreamsLogLinesOfInstancesOldAndNew) {
         second.id = "i2";
         line_.AddInstance("a", second);
       });
-  std::vector<std::string> texts;
+  EXPECT_THAT(LinesOf(events), ElementsAre("old 3", "old 4", "new", "of a new instance"));
+  std::string cursor;
   for (const auto& event : events) {
-    EXPECT_EQ(event.event, "line");
-    const json line = json::parse(event.data);
+    if (event.event != "lines") continue;
+    const json body = json::parse(event.data);
     std::vector<std::string> errors;
-    Validate(Document()["components"]["schemas"]["LogLine"], line, "line", &errors);
+    Validate(Document()["components"]["schemas"]["Logs"], body, "lines", &errors);
     EXPECT_THAT(errors, IsEmpty());
-    texts.push_back(line["text"]);
+    cursor = body["cursor"];
   }
-  EXPECT_THAT(texts, ElementsAre("old 3", "old 4", "new", "of a new instance"));
   const auto resumed = Collect(
-      "/apps/a/logs/stream", [](const auto& got) { return got.size() >= 1; },
-      [&] { runtime_.Log("i1", 12, "after"); }, events.back().id);
-  EXPECT_EQ(json::parse(resumed[0].data)["text"], "after");
+      "/stream?app=a&cursor=" + net::UrlEncode(cursor),
+      [](const auto& got) { return !LinesOf(got).empty(); },
+      [&] { runtime_.Log("i1", 12, "after"); });
+  EXPECT_THAT(LinesOf(resumed), ElementsAre("after"));
+  EXPECT_EQ(Get("/stream?app=none").status, 404);
+  EXPECT_EQ(Get("/stream?app=a&service=none").status, 404);
+  EXPECT_EQ(Get("/stream?app=a&cursor=x").status, 400);
+  EXPECT_EQ(Get("/stream?tail=5").status, 400);
 }
 
 TEST_F(ApiTest, StreamsALogThatIsLargerThanAnyBacklogWhole) {
@@ -1059,26 +1125,21 @@ TEST_F(ApiTest, StreamsALogThatIsLargerThanAnyBacklogWhole) {
   const std::string text(2000, 'x');
   constexpr std::size_t kLines = 2000;  // 4 MB; the server keeps 256 KiB
   for (std::size_t i = 0; i < kLines; ++i) runtime_.Log("i1", 1, text);
-  const auto events = Collect("/apps/a/logs/stream?tail=2000",
-                              [](const auto& got) { return got.size() >= kLines; });
-  EXPECT_EQ(events.size(), kLines);
+  const auto events = Collect("/stream?app=a&tail=2000",
+                              [](const auto& got) { return LinesOf(got).size() >= kLines; });
+  EXPECT_EQ(LinesOf(events).size(), kLines);
 }
 
-TEST_F(ApiTest, EndsALogStreamWithItsApp) {
+TEST_F(ApiTest, SaysThatALogEndsWithItsApp) {
   CreateApp("a");
-  net::HttpCall call;
-  call.target = "/api/v1/apps/a/logs/stream";
-  net::HttpClient client(ClientOptions());
-  bool removed = false;
-  const auto reply = client.Stream(call, [&](std::string_view) {
-    if (!removed) {
-      removed = true;
-      EXPECT_TRUE(line_.Remove("a").ok());
-    }
-    return true;
-  });
-  EXPECT_TRUE(reply.ok()) << reply.status();
-  EXPECT_TRUE(removed);
+  const auto events = Collect(
+      "/stream?app=a",
+      [](const auto& got) {
+        return std::any_of(got.begin(), got.end(),
+                           [](const auto& event) { return event.event == "log_end"; });
+      },
+      [&] { EXPECT_TRUE(line_.Remove("a").ok()); });
+  EXPECT_EQ(events[0].event, "hello");
 }
 
 // ---- The stream of changes ----

@@ -18,6 +18,7 @@ namespace {
 using Result = absl::StatusOr<Reply>;
 
 constexpr std::size_t kExportPage = 10'000;
+constexpr std::size_t kFollowPieceBytes = 32 << 10;
 
 std::chrono::steady_clock::time_point Deadline() {
   return std::chrono::steady_clock::now() + kMaxQuestionTime;
@@ -414,58 +415,40 @@ Result PutForward(logs::Forwarder& forwarder, Workers& workers, Call& call) {
 
 }  // namespace
 
-LiveSearches::LiveSearches(logs::LogStore& store, std::chrono::milliseconds keep_alive)
-    : store_(store), keep_alive_(keep_alive), thread_([this] { Run(); }) {}
-
-LiveSearches::~LiveSearches() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  wake_.notify_all();
-  thread_.join();
-  for (Client& client : clients_) {
-    client.tail.reset();
-    client.responder->Finish();
-  }
-}
-
-absl::Status LiveSearches::Add(const std::shared_ptr<net::HttpResponder>& client,
-                               std::shared_ptr<const logs::Query> query) {
+void LiveSearches::Add(const std::shared_ptr<net::HttpResponder>& client,
+                       std::shared_ptr<const logs::Query> query) {
   const std::lock_guard lock(mutex_);
   std::erase_if(clients_, [](const Client& c) { return c.responder->closed(); });
-  if (clients_.size() >= kMaxLiveSearches) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("at most ", kMaxLiveSearches, " live searches at once"));
-  }
-  client->StartStream(StreamHead());
-  client->Write(": following\n\n");
-  auto tail =
-      store_.Follow(std::move(query), [client](const std::vector<logs::FoundEntry>& entries) {
-        std::string body;
-        JsonWriter w(&body);
-        w.BeginObject();
-        WriteEntries(w, entries);
-        w.EndObject();
-        client->Write(FormatServerSentEvent("entries", "", body));
+  auto skipped = std::make_shared<std::uint64_t>(0);  // calls of one tail come one after another
+  auto tail = store_.Follow(
+      std::move(query), [client, skipped](const std::vector<logs::FoundEntry>& entries) {
+        for (std::size_t i = 0; i < entries.size();) {
+          if (client->closed()) return false;
+          if (client->backlog() > kMaxFollowBacklogBytes) {
+            *skipped += entries.size() - i;
+            break;
+          }
+          std::string body;
+          JsonWriter w(&body);
+          w.BeginObject().Field("skipped", std::exchange(*skipped, 0)).Key("entries").BeginArray();
+          for (; i < entries.size() && body.size() < kFollowPieceBytes; ++i) {
+            WriteEntry(w, entries[i]);
+          }
+          w.EndArray().EndObject();
+          client->Write(FormatServerSentEvent("entries", "", body));
+        }
+        return true;
       });
   if (!tail.ok()) {
-    client->Finish();
-    return absl::OkStatus();  // it was answered; the stream ends at once
+    std::string body;
+    JsonWriter(&body).BeginObject().Field("message", ToStd(tail.status().message())).EndObject();
+    client->Write(FormatServerSentEvent("entries_refused", "", body));
+    return;
   }
   clients_.push_back({client, std::move(*tail)});
-  return absl::OkStatus();
 }
 
-void LiveSearches::Run() {
-  std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, keep_alive_, [this] { return stop_; })) {
-    for (Client& client : clients_) client.responder->Write(": alive\n\n");
-    std::erase_if(clients_, [](const Client& c) { return c.responder->closed(); });
-  }
-}
-
-void AddLogSearchRoutes(Router& router, logs::LogStore& store, LiveSearches& live, Workers& workers,
+void AddLogSearchRoutes(Router& router, logs::LogStore& store, Workers& workers,
                         Workers& exporters) {
   router.Add("GET", "/logs", {"query", "from", "to", "limit", "order", "after"},
              [&](Call& call) { return SearchLogs(store, workers, call); });
@@ -473,12 +456,6 @@ void AddLogSearchRoutes(Router& router, logs::LogStore& store, LiveSearches& liv
              [&](Call& call) { return HistogramOfLogs(store, workers, call); });
   router.Add("GET", "/logs/context", {"id", "before", "after"},
              [&](Call& call) { return ContextOfLog(store, workers, call); });
-  router.Add("GET", "/logs/stream", {"query"}, [&](Call& call) -> Result {
-    TAKT_ASSIGN_OR_RETURN(logs::Query query, logs::Query::Parse(call.Query("query")));
-    TAKT_RETURN_IF_ERROR(
-        live.Add(call.responder(), std::make_shared<const logs::Query>(std::move(query))));
-    return Reply::Streaming();
-  });
   router.Add("GET", "/logs/export", {"query", "from", "to", "format"},
              [&](Call& call) { return ExportLogs(store, exporters, call); });
   router.Add("GET", "/logs/stores", {}, [&](Call&) { return ListStreams(store); });

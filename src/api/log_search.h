@@ -4,11 +4,9 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "api/router.h"
@@ -20,36 +18,33 @@
 namespace takt::api {
 
 inline constexpr std::chrono::seconds kMaxQuestionTime{5};  // then: what was found, complete: false
-inline constexpr std::size_t kMaxExportPieceBytes = 64 << 10;  // waiting for a client, at most
-inline constexpr std::size_t kMaxLiveSearches = 128;           // beyond: RESOURCE_EXHAUSTED
+inline constexpr std::size_t kMaxExportPieceBytes = 64 << 10;     // waiting for a client, at most
+inline constexpr std::size_t kMaxFollowBacklogBytes = 128 << 10;  // then entries are skipped
 
-// GET /logs/stream: what matches from now on, pushed as it comes. A client that does not keep up
-// is dropped by its backlog's limit. Any thread; one of its own keeps silent streams alive.
+// Sends what a query finds from now on to a client of GET /stream: `entries` with {entries,
+// skipped}, pushed as they come. A client that is behind gets no more until it has caught up, so
+// that its changes come through; `skipped` says how many were left out before, which GET /logs
+// still finds. Any thread.
 class LiveSearches {
  public:
-  LiveSearches(logs::LogStore& store, std::chrono::milliseconds keep_alive);
-  ~LiveSearches();  // ends the streams
-  absl::Status Add(const std::shared_ptr<net::HttpResponder>& client,
-                   std::shared_ptr<const logs::Query> query);
+  explicit LiveSearches(logs::LogStore& store) : store_(store) {}
+  // Where there is no room for one more, the client is told by `entries_refused` {message}.
+  void Add(const std::shared_ptr<net::HttpResponder>& client,
+           std::shared_ptr<const logs::Query> query);
 
  private:
   struct Client {
     std::shared_ptr<net::HttpResponder> responder;
     logs::LogStore::Tail tail;
   };
-  void Run();
 
   logs::LogStore& store_;
-  const std::chrono::milliseconds keep_alive_;
   std::mutex mutex_;
-  std::condition_variable wake_;
   std::vector<Client> clients_;  // guarded by mutex_
-  bool stop_ = false;            // guarded by mutex_
-  std::thread thread_;
 };
 
 // An export holds a thread of `exporters` as long as its client takes; searches have their own.
-void AddLogSearchRoutes(Router& router, logs::LogStore& store, LiveSearches& live, Workers& workers,
+void AddLogSearchRoutes(Router& router, logs::LogStore& store, Workers& workers,
                         Workers& exporters);
 // `changed` is called after each change of the list.
 void AddSavedSearchRoutes(Router& router, logs::SavedSearches& searches,

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/numbers.h"
+#include "api/convert.h"
 #include "api/errors.h"
 #include "base/clock.h"
 
@@ -63,6 +64,13 @@ void Write(JsonWriter& w, const LogEntry& entry) {
       .Field("stderr", entry.line.is_stderr)
       .Field("text", entry.line.text)
       .EndObject();
+}
+
+void WriteLogPage(const LogPage& page, const LogCursor& cursor, std::string* out) {
+  JsonWriter w(out);
+  w.BeginObject();
+  WriteArray(w, "lines", page.entries);
+  w.Field("cursor", FormatLogCursor(cursor)).EndObject();
 }
 
 absl::StatusOr<std::map<std::string, std::string>> SelectInstances(const line::App& app,

@@ -40,6 +40,9 @@ struct LogPage {
   bool more = false;              // the limits kept some back
 };
 
+// As GET /apps/{name}/logs answers: {lines, cursor}.
+void WriteLogPage(const LogPage& page, const LogCursor& cursor, std::string* out);
+
 // Instance -> service, of those that are selected. NOT_FOUND for a service that the app has not,
 // with a suggestion, or an instance.
 absl::StatusOr<std::map<std::string, std::string>> SelectInstances(const line::App& app,

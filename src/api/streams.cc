@@ -133,11 +133,8 @@ void ChangeStream::Run() {
 
 // ---- LogStream ----
 
-LogStream::LogStream(line::Line& line, runtime::Runtime& runtime,
-                     std::chrono::milliseconds keep_alive)
-    : line_(line), runtime_(runtime), keep_alive_(keep_alive) {
-  thread_ = std::thread([this] { Run(); });
-}
+LogStream::LogStream(line::Line& line, runtime::Runtime& runtime)
+    : line_(line), runtime_(runtime), thread_([this] { Run(); }) {}
 
 LogStream::~LogStream() {
   {
@@ -162,27 +159,17 @@ void LogStream::OnLog(const std::string& instance) {
   wake_.notify_all();
 }
 
-absl::Status LogStream::Add(const std::shared_ptr<net::HttpResponder>& client,
-                            const std::string& app, LogSelection selection, LogCursor cursor) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (count_ >= kMaxStreamClients) {
-      return absl::ResourceExhaustedError(
-          StrCat("there are ", kMaxStreamClients, " log streams already, the most allowed"));
-    }
-    ++count_;
-  }
+void LogStream::Add(const std::shared_ptr<net::HttpResponder>& client, const std::string& app,
+                    LogSelection selection, LogCursor cursor) {
   auto added = std::make_shared<Client>();
   added->responder = client;
   added->app = app;
   added->selection = std::move(selection);
   added->cursor = std::move(cursor);
-  client->StartStream(StreamHead());
-  client->Write(kComment);
   const std::lock_guard lock(mutex_);
+  ++count_;
   added_.push_back(std::move(added));
   wake_.notify_all();
-  return absl::OkStatus();
 }
 
 // Sends what there is and the client takes.
@@ -190,7 +177,8 @@ void LogStream::Serve(Client& client) {
   if (std::exchange(client.look_again, false)) {
     const auto app = line_.Get(client.app);
     if (!app.ok()) {
-      client.responder->Finish();
+      client.ended = true;
+      client.responder->Write(FormatServerSentEvent("log_end", "", "{}"));
       return;
     }
     // A service or an instance that is no more has no new lines; the stream goes on.
@@ -204,19 +192,14 @@ void LogStream::Serve(Client& client) {
         ReadLogs(runtime_, client.instances, kLinesPerPiece, kMaxLogBacklogBytes, &client.cursor);
     client.read_again = page.more && !page.entries.empty();
     if (page.entries.empty()) return;
-    std::string text;
-    for (std::size_t i = 0; i < page.entries.size(); ++i) {
-      const bool last = i + 1 == page.entries.size();
-      text += FormatServerSentEvent("line", last ? FormatLogCursor(client.cursor) : "",
-                                    ToJson(page.entries[i]));
-    }
-    if (!client.responder->Write(text)) return;
+    std::string body;
+    WriteLogPage(page, client.cursor, &body);
+    if (!client.responder->Write(FormatServerSentEvent("lines", "", body))) return;
   }
 }
 
 void LogStream::Run() {
   std::vector<std::shared_ptr<Client>> clients;
-  auto comment_at = steady_clock::now() + keep_alive_;
   while (true) {
     std::set<std::string> apps, grown;
     {
@@ -226,38 +209,31 @@ void LogStream::Run() {
       };
       const bool waiting = std::any_of(clients.begin(), clients.end(),
                                        [](const auto& client) { return client->read_again; });
-      if (clients.empty()) {
-        wake_.wait(lock, woken);
+      if (waiting) {
+        wake_.wait_for(lock, kLogStreamInterval, woken);
       } else {
-        wake_.wait_until(lock, waiting ? steady_clock::now() + kLogStreamInterval : comment_at,
-                         woken);
+        wake_.wait(lock, woken);
       }
-      if (stop_) break;
+      if (stop_) return;
       apps.swap(apps_);
       grown.swap(grown_);
       for (auto& each : added_) clients.push_back(std::move(each));
       added_.clear();
     }
-    const bool comment = steady_clock::now() >= comment_at;
-    if (comment) comment_at = steady_clock::now() + keep_alive_;
     for (const auto& client : clients) {
       client->look_again = client->look_again || apps.contains(client->app);
       client->read_again =
           client->read_again || std::any_of(grown.begin(), grown.end(), [&](const std::string& id) {
             return client->instances.contains(id);
           });
-      if (client->look_again || client->read_again) {
-        Serve(*client);
-      } else if (comment) {
-        client->responder->Write(kComment);
-      }
+      if (client->look_again || client->read_again) Serve(*client);
     }
-    std::erase_if(clients, [](const auto& client) { return client->responder->closed(); });
+    std::erase_if(clients,
+                  [](const auto& client) { return client->ended || client->responder->closed(); });
     std::unique_lock lock(mutex_);
     count_ = clients.size() + added_.size();
     wake_.wait_for(lock, kLogStreamInterval, [this] { return stop_; });
   }
-  for (const auto& client : clients) client->responder->Finish();
 }
 
 }  // namespace takt::api

@@ -1,6 +1,7 @@
-// The two kinds of server-sent events, a thread each: what changes anywhere (pushed, and a client
-// that does not keep up is dropped), and the lines of an app's log (pulled from the log as fast as
-// the client takes them, so nothing is lost and nothing piles up).
+// What GET /stream sends, a thread each: what changes anywhere (pushed, and a client that does not
+// keep up is dropped), and on the same connection, where a client asks for them, the lines of an
+// app's log (pulled from the log as fast as the client takes them, so nothing is lost and nothing
+// piles up). For what a search finds see log_search.h.
 #pragma once
 
 #include <chrono>
@@ -21,7 +22,7 @@
 
 namespace takt::api {
 
-inline constexpr std::size_t kMaxStreamClients = 256;    // of each kind; beyond: RESOURCE_EXHAUSTED
+inline constexpr std::size_t kMaxStreamClients = 256;    // beyond: RESOURCE_EXHAUSTED
 inline constexpr std::size_t kMaxReplayedEvents = 1000;  // older ones are read by GET /events
 inline constexpr std::size_t kMaxLogBacklogBytes =
     64 << 10;  // of a log client, before it is waited for
@@ -35,7 +36,7 @@ std::string FormatServerSentEvent(std::string_view event, std::string_view id,
 // The head of a stream's answer.
 net::HttpResponse StreamHead();
 
-// GET /stream. Any thread.
+// Begins the answer to GET /stream. Any thread.
 class ChangeStream {
  public:
   ChangeStream(line::Line& line, std::chrono::milliseconds keep_alive);
@@ -64,17 +65,18 @@ class ChangeStream {
   std::thread thread_;
 };
 
-// GET /apps/{name}/logs/stream. Any thread.
+// The lines of apps' logs, on streams that ChangeStream began. Any thread.
 class LogStream {
  public:
-  LogStream(line::Line& line, runtime::Runtime& runtime, std::chrono::milliseconds keep_alive);
+  LogStream(line::Line& line, runtime::Runtime& runtime);
   ~LogStream();
 
   void OnChange(const std::string& app);
   void OnLog(const std::string& instance);
-  // Follows the selected instances, later ones too, after `cursor`.
-  absl::Status Add(const std::shared_ptr<net::HttpResponder>& client, const std::string& app,
-                   LogSelection selection, LogCursor cursor);
+  // Follows the selected instances, later ones too, after `cursor`: `lines` with {lines, cursor};
+  // `log_end` when the app is removed.
+  void Add(const std::shared_ptr<net::HttpResponder>& client, const std::string& app,
+           LogSelection selection, LogCursor cursor);
 
  private:
   struct Client {
@@ -85,13 +87,13 @@ class LogStream {
     LogCursor cursor;
     bool look_again = true;  // at which instances there are
     bool read_again = true;  // more may be there than was sent
+    bool ended = false;      // its app is gone
   };
   void Run();
   void Serve(Client& client);
 
   line::Line& line_;
   runtime::Runtime& runtime_;
-  const std::chrono::milliseconds keep_alive_;
 
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -105,9 +105,9 @@ struct LogStore::OpenStream {
 
 struct LogStore::Follower {
   std::mutex mutex;  // held during a call
-  bool active = true;
+  std::atomic<bool> active = true;
   std::shared_ptr<const Query> query;
-  std::function<void(const std::vector<FoundEntry>&)> on_entries;
+  std::function<bool(const std::vector<FoundEntry>&)> on_entries;
 };
 
 struct LogStore::ChunkRow {
@@ -780,12 +780,15 @@ absl::StatusOr<std::vector<FoundEntry>> LogStore::Context(EntryId id, std::size_
 
 absl::StatusOr<LogStore::Tail> LogStore::Follow(
     std::shared_ptr<const Query> query,
-    std::function<void(const std::vector<FoundEntry>&)> on_entries) {
+    std::function<bool(const std::vector<FoundEntry>&)> on_entries) {
   auto follower = std::make_shared<Follower>();
   follower->query = std::move(query);
   follower->on_entries = std::move(on_entries);
   const std::lock_guard lock(followers_mutex_);
-  std::erase_if(followers_, [](const auto& f) { return f.expired(); });
+  std::erase_if(followers_, [](const auto& weak) {
+    const auto f = weak.lock();
+    return f == nullptr || !f->active;
+  });
   if (followers_.size() >= kMaxTails) {
     return absl::ResourceExhaustedError(
         absl::StrCat("live tails: at most ", kMaxTails, " at once; close one and try again"));
@@ -806,6 +809,7 @@ void LogStore::Notify(const std::vector<FoundEntry>& added) {
     }
   }
   for (const auto& follower : followers) {
+    if (!follower->active) continue;
     std::vector<FoundEntry> matches;
     for (const FoundEntry& found : added) {
       std::string lower = found.entry.text;
@@ -817,7 +821,7 @@ void LogStore::Notify(const std::vector<FoundEntry>& added) {
     }
     if (matches.empty()) continue;
     const std::lock_guard lock(follower->mutex);
-    if (follower->active) follower->on_entries(matches);
+    if (follower->active && !follower->on_entries(matches)) follower->active = false;
   }
 }
 

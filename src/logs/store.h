@@ -133,11 +133,11 @@ class LogStore {
   absl::StatusOr<std::vector<FoundEntry>> Context(EntryId id, std::size_t before,
                                                   std::size_t after);
   // Calls `on_entries` from the appending thread for everything that matches, from now on, until
-  // the result is destroyed (which waits for a call under way). RESOURCE_EXHAUSTED beyond
-  // kMaxTails.
+  // the result is destroyed (which waits for a call under way) or `on_entries` returns false.
+  // RESOURCE_EXHAUSTED beyond kMaxTails.
   using Tail = std::shared_ptr<void>;
   absl::StatusOr<Tail> Follow(std::shared_ptr<const Query> query,
-                              std::function<void(const std::vector<FoundEntry>&)> on_entries);
+                              std::function<bool(const std::vector<FoundEntry>&)> on_entries);
 
   // Durable readers: the store remembers under a name how far each has read, in the same database
   // as the entries, so both survive the same deaths. Each entry is read at least once; those that

@@ -400,6 +400,7 @@ TEST_F(LogStoreTest, ATailSeesWhatMatchesFromNowOnUntilItIsDropped) {
   auto tail = store_->Follow(std::make_shared<const Query>(std::move(*Query::Parse("match"))),
                              [&](const std::vector<FoundEntry>& entries) {
                                for (const auto& f : entries) seen.push_back(f.entry.text);
+                               return true;
                              });
   ASSERT_TRUE(tail.ok());
   Add(a, 2, "match one");
@@ -409,18 +410,31 @@ TEST_F(LogStoreTest, ATailSeesWhatMatchesFromNowOnUntilItIsDropped) {
   EXPECT_THAT(seen, ElementsAre("match one"));
 }
 
+TEST_F(LogStoreTest, ATailThatWantsNoMoreIsNotAskedAgain) {
+  const auto a = Stream("a");
+  int calls = 0;
+  const auto tail =
+      store_->Follow(std::make_shared<const Query>(std::move(*Query::Parse(""))), [&](const auto&) {
+        ++calls;
+        return false;
+      });
+  Add(a, 1, "one");
+  Add(a, 2, "two");
+  EXPECT_EQ(calls, 1);
+}
+
 TEST_F(LogStoreTest, TailsHaveALimit) {
   std::vector<LogStore::Tail> tails;
   const auto query = std::make_shared<const Query>(std::move(*Query::Parse("")));
   for (std::size_t i = 0; i < kMaxTails; ++i) {
-    auto tail = store_->Follow(query, [](const auto&) {});
+    auto tail = store_->Follow(query, [](const auto&) { return true; });
     ASSERT_TRUE(tail.ok());
     tails.push_back(*tail);
   }
-  EXPECT_EQ(store_->Follow(query, [](const auto&) {}).status().code(),
+  EXPECT_EQ(store_->Follow(query, [](const auto&) { return true; }).status().code(),
             absl::StatusCode::kResourceExhausted);
   tails.pop_back();
-  EXPECT_TRUE(store_->Follow(query, [](const auto&) {}).ok());
+  EXPECT_TRUE(store_->Follow(query, [](const auto&) { return true; }).ok());
 }
 
 TEST_F(LogStoreTest, ADeadlineGivesWhatWasFoundAndSaysSo) {

@@ -172,6 +172,7 @@ const tests = [
     const last = page.locator(".line", { hasText: "msg=first" });
     await last.waitFor();
     assert.match(await last.innerText(), /ERROR/);
+    await until("one stream a tab, the log's lines on it too", () => daemon.openStreams() === 1);
     await page.getByRole("button", { name: "Pause" }).click();
     daemon.pushLines([line("second"), line("third")]);
     await page.getByRole("button", { name: /Resume\s*\+2/ }).click();

@@ -323,6 +323,9 @@ export function fakeDaemon({ dist, state = mnist() }) {
     const text = `event: ${type}\n${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
     for (const stream of streams) stream.write(text);
   }
+  function linesEvent(lines) {
+    return `event: lines\ndata: ${JSON.stringify({ lines, cursor: "i:1" })}\n\n`;
+  }
   function sse(response) {
     response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-store" });
     response.write(":\n\n");
@@ -351,6 +354,12 @@ export function fakeDaemon({ dist, state = mnist() }) {
       streams.add(response);
       request.on("close", () => streams.delete(response));
       response.write(`event: hello\ndata: {"last_event_id": ${state.events.at(-1)?.id ?? 0}}\n\n`);
+      const app = url.searchParams.get("app");
+      if (app) {
+        logStreams.add(response);
+        request.on("close", () => logStreams.delete(response));
+        if (!url.searchParams.has("cursor")) response.write(linesEvent(state.logs[app] ?? []));
+      }
       return;
     }
     if (path.endsWith("/learning/image")) return send(200, "image/png", PIXEL);
@@ -358,14 +367,6 @@ export function fakeDaemon({ dist, state = mnist() }) {
     if (match) {
       const found = state.apps.find((a) => a.name === decodeURIComponent(match[1]));
       if (!found) return json([404, { code: "NOT_FOUND", message: `no app ${match[1]}`, details: {} }]);
-      if (match[2] === "/logs/stream") {
-        sse(response);
-        const lines = state.logs[found.name] ?? [];
-        response.write(lines.map((l, i) => `event: line\nid: ${i + 1}\ndata: ${JSON.stringify(l)}\n\n`).join(""));
-        logStreams.add(response);
-        request.on("close", () => logStreams.delete(response));
-        return;
-      }
       const act = ofApp[`${request.method} ${match[2] ?? ""}`];
       if (act) return json(act(found, body, url));
     }
@@ -390,10 +391,13 @@ export function fakeDaemon({ dist, state = mnist() }) {
   return new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve({
     url: `http://127.0.0.1:${server.address().port}/`,
     state, calls, push,
+    openStreams: () => streams.size,
     drop: () => { for (const stream of streams) stream.destroy(); },
     pushLines(lines) {
-      const text = lines.map((l) => `event: line\ndata: ${JSON.stringify(l)}\n\n`).join("");
-      for (const stream of logStreams) stream.write(text);
+      for (let i = 0; i < lines.length; i += 500) {
+        const text = linesEvent(lines.slice(i, i + 500));
+        for (const stream of logStreams) stream.write(text);
+      }
     },
     close: () => new Promise((done) => { server.closeAllConnections(); server.close(done); }),
   })));

@@ -36,6 +36,7 @@ export interface ItemQuery {
   run: number;
   limit?: number;
 }
+export type StreamQuery = NonNullable<Query<paths["/stream"]["get"]>>;
 export type CurveQuery = NonNullable<Query<paths["/apps/{name}/learning/curve"]["get"]>>;
 
 export const API = "api/v1";
@@ -149,9 +150,7 @@ export const api = {
   revisions: async (name: string) => (await call("get", "/apps/{name}/revisions", app(name))).revisions,
   logs: (name: string, query: { service?: string; instance?: string; tail?: number; cursor?: string }) =>
     call("get", "/apps/{name}/logs", { ...app(name), query }),
-  logStreamUrl: (name: string, query: { service?: string; tail?: number; cursor?: string }) =>
-    urlOf("/apps/{name}/logs/stream", { name }, query),
-  streamUrl: (after?: number) => urlOf("/stream", {}, { after }),
+  streamUrl: (query: StreamQuery) => urlOf("/stream", {}, query),
   events: (query: { app?: string; after?: number; limit?: number }) => call("get", "/events", { query }),
   check: (body: Schemas["CheckTemplate"], signal?: AbortSignal) =>
     call("post", "/templates/check", { body, signal }),
@@ -166,7 +165,6 @@ export const api = {
     call("get", "/logs/histogram", { query, signal }),
   logContext: (id: string, before: number, after: number) =>
     call("get", "/logs/context", { query: { id, before, after } }),
-  logTailUrl: (query: string) => urlOf("/logs/stream", {}, { query }),
   logExportUrl: (query: LogQuery & { format?: "ndjson.gz" }) => urlOf("/logs/export", {}, query),
   forwards: async () => (await call("get", "/logs/forwards")).forwards,
   setForward: (name: string, body: Partial<Schemas["PutLogForward"]>) =>

@@ -1,15 +1,14 @@
-// The live log of an app: the last lines, then each as it comes. Reading and filtering them is cut
-// into pieces that fit into frames, so that 100,000 lines do not stop the page. A hidden tab lets its
-// connection go and resumes at its cursor.
-import { api, type LogLine } from "../api/client";
+// The live log of an app: the last lines, then each as it comes, on the tab's one stream (live). Reading
+// and filtering them is cut into pieces that fit into frames, so that 100,000 lines do not stop the
+// page. A connection that was lost is resumed at its cursor.
+import type { LogLine } from "../api/client";
 import { parseTime } from "./format";
 import { foldProgress, levelOf, matcher, withoutColours, type Filter, type Level } from "./logs";
-import { readSse } from "./sse";
+import { live } from "./live.svelte";
+import type { SseEvent } from "./sse";
 
 export const MAX_LINES = 100_000;
 const DROP_CHUNK = 10_000;
-const HIDDEN_GRACE_MS = 20_000;
-const RETRY_MS = 2000;
 const MAX_UNREAD = 20_000; // beyond, the sender waits
 const FRAME_BUDGET_MS = 6; // of work on lines; what is left waits for the next frame
 
@@ -37,7 +36,7 @@ export class LogStream {
   connected = $state(false);
   filterError = $state("");
 
-  #incoming: string[] = []; // as they came
+  #incoming: LogLine[] = []; // as they came
   #read = 0; // how many of them are lines already
   #lines: ShownLine[] = [];
   #kept: ShownLine[] = []; // those that the filter keeps, of the first #tested
@@ -47,24 +46,26 @@ export class LogStream {
   #frame = 0;
   #next = 0;
   #cursor: string | undefined;
-  #connection: AbortController | null = null;
-  #retry: ReturnType<typeof setTimeout> | undefined;
-  #hidden: ReturnType<typeof setTimeout> | undefined;
+  #unfollow: () => void;
   #closed = false;
 
   constructor(
-    private readonly app: string,
-    private readonly query: { service?: string; instance?: string; tail: number },
+    app: string,
+    query: { service?: string; instance?: string; tail: number },
   ) {
-    document.addEventListener("visibilitychange", this.#visibility);
-    this.#connect();
+    const { tail, ...which } = query;
+    this.#unfollow = live.follow({
+      types: ["lines"],
+      query: () => ({ app, ...which, ...(this.#cursor === undefined ? { tail } : { cursor: this.#cursor }) }),
+      connected: (connected) => (this.connected = connected),
+      event: (event) => this.#take(event),
+    });
   }
 
   close() {
     this.#closed = true;
     cancelAnimationFrame(this.#frame);
-    document.removeEventListener("visibilitychange", this.#visibility);
-    this.#disconnect();
+    this.#unfollow();
   }
   setFilter(filter: Filter) {
     const { test, error } = matcher(filter);
@@ -79,39 +80,15 @@ export class LogStream {
     this.#schedule();
   }
 
-  #visibility = () => {
-    clearTimeout(this.#hidden);
-    if (document.hidden) this.#hidden = setTimeout(() => this.#disconnect(), HIDDEN_GRACE_MS);
-    else if (!this.#connection) this.#connect();
-  };
-  #disconnect() {
-    clearTimeout(this.#retry);
-    this.#connection?.abort();
-    this.#connection = null;
-    this.connected = false;
-  }
-  #connect() {
-    this.#disconnect();
-    if (this.#closed) return;
-    const { tail, ...which } = this.query;
-    const abort = new AbortController();
-    this.#connection = abort;
-    const url = api.logStreamUrl(this.app, this.#cursor ? { ...which, cursor: this.#cursor } : { ...which, tail });
-    const again = () => {
-      if (abort.signal.aborted) return;
-      this.#disconnect();
-      this.#retry = setTimeout(() => this.#connect(), RETRY_MS);
-    };
-    readSse(url, abort.signal, () => (this.connected = true), async (events) => {
-      for (const event of events) {
-        if (event.id) this.#cursor = event.id;
-        if (event.type === "line") this.#incoming.push(event.data);
-      }
-      this.#schedule();
-      while (this.#incoming.length - this.#read > (this.#paused ? MAX_LINES : MAX_UNREAD) && !abort.signal.aborted) {
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    }).then(again, again);
+  async #take(event: SseEvent) {
+    const { lines, cursor } = JSON.parse(event.data) as { lines: LogLine[]; cursor: string };
+    this.#cursor = cursor;
+    for (const line of lines) this.#incoming.push(line);
+    this.#schedule();
+    // Frames come between pieces, and the sender waits for who is behind.
+    do {
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    } while (this.#incoming.length - this.#read > (this.#paused ? MAX_LINES : MAX_UNREAD) && !this.#closed);
   }
 
   #schedule() {
@@ -152,8 +129,7 @@ export class LogStream {
     const from = this.#kept.findIndex((line) => line.n >= first);
     this.#kept = from < 0 ? [] : this.#kept.slice(from);
   }
-  #parse(data: string): ShownLine {
-    const line = JSON.parse(data) as LogLine;
+  #parse(line: LogLine): ShownLine {
     const text = withoutColours(foldProgress(line.text));
     return {
       n: this.#next++, ms: parseTime(line.time), service: line.service, instance: line.instance,

@@ -41,13 +41,20 @@ function parse(block: string): SseEvent | null {
   return data.length > 0 ? { type, id, data: data.join("\n") } : null;
 }
 
+// The daemon answered, but not with a stream.
+export class SseRefused extends Error {
+  constructor(readonly status: number) {
+    super(`HTTP ${status}`);
+  }
+}
+
 // Reads until the stream ends (then the promise is fulfilled) or fails. `onEvents` gets what came
 // together; what it returns is waited for, so that a reader who is behind slows the sender.
 export async function readSse(
   url: string, signal: AbortSignal, onOpen: () => void, onEvents: (events: SseEvent[]) => Promise<void> | void,
 ): Promise<void> {
   const response = await fetch(url, { signal, headers: { Accept: "text/event-stream" } });
-  if (!response.ok || !response.body) throw new Error(`HTTP ${response.status}`);
+  if (!response.ok || !response.body) throw new SseRefused(response.status);
   onOpen();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   const splitter = new SseSplitter();
