@@ -58,7 +58,8 @@ absl::Status RunLogs(Api& api, const LogOptions& options, const Connection& conn
                     [&](const net::ServerSentEvent& event) {
                       if (event.event == "log_end") return false;
                       if (event.event != "lines") return true;
-                      for (const Json& line : Json::parse(event.data).at("lines")) {
+                      const Json body = Json::parse(event.data);
+                      for (const Json& line : body.at("lines")) {
                         PrintLogLine(line, options, connection, prefix);
                       }
                       std::cout.flush();

@@ -123,13 +123,24 @@ struct Collector::Feed {
       line.dropped_bytes += text.size();
     }
     if (line.dropped_bytes > (goes_on ? kDroppedSaidBytes : 0)) {
-      joiner.Say(absl::StrCat("[takt: ", line.dropped_bytes,
-                              " bytes of this line were dropped: ", "of one line at most ",
-                              kMaxLinePieces * kMaxLineBytes, " bytes are kept]"),
-                 time_us, is_stderr, position);
-      line.dropped_bytes = 0;
+      SayDropped(line, time_us, is_stderr, position);
     }
     if (!goes_on) line = LongLine();
+  }
+
+  void SayDropped(LongLine& line, std::int64_t time_us, bool is_stderr, std::uint64_t position) {
+    joiner.Say(absl::StrCat("[takt: ", std::exchange(line.dropped_bytes, 0),
+                            " bytes of this line were dropped: of one line at most ",
+                            kMaxLinePieces * kMaxLineBytes, " bytes are kept]"),
+               time_us, is_stderr, position);
+  }
+  // The source has a gap: what comes after it is another line.
+  void EndLongLines(std::int64_t time_us, std::uint64_t position) {
+    for (const bool is_stderr : {false, true}) {
+      LongLine& line = long_lines[is_stderr ? 1 : 0];
+      if (line.dropped_bytes > 0) SayDropped(line, time_us, is_stderr, position);
+      line = LongLine();
+    }
   }
 
   // Gives finished entries to the store; the last one only when it has waited for its rest.
@@ -272,6 +283,7 @@ absl::Status Collector::ReadInstance(const std::string& id, Source& source) {
       for (const runtime::LogLine& line : *lines) {
         const std::int64_t time_us = Micros(line.time);
         if (line.lost_bytes > 0) {
+          feed->EndLongLines(time_us, feed->cursor);
           feed->joiner.Say(absl::StrCat("[takt: ", line.lost_bytes, " bytes of output are missing ",
                                         "here: the instance's log was full before they were read]"),
                            time_us, line.is_stderr, feed->cursor);

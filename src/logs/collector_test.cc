@@ -213,6 +213,21 @@ TEST_F(CollectorTest, SaysWhatTheLimitOfAnInstancesLogTookBeforeItWasRead) {
   EXPECT_EQ(Find("level=warn").size(), 1u);
 }
 
+TEST_F(CollectorTest, AfterAGapALineIsALineOfItsOwn) {
+  const std::string piece(kMaxLineBytes, 'x');
+  for (std::size_t i = 0; i < kMaxLinePieces + 2; ++i) {
+    runtime_.LogWith(instance_, {.text = piece, .goes_on = true});
+  }
+  runtime_.LogWith(instance_, {.text = "a short line", .lost_bytes = 500});
+  Collect();
+  const auto texts = Texts();
+  ASSERT_EQ(texts.size(), kMaxLinePieces + 3);
+  EXPECT_THAT(texts[kMaxLinePieces], testing::StartsWith(absl::StrCat("[takt: ", 2 * kMaxLineBytes,
+                                                                      " bytes of this line")));
+  EXPECT_THAT(texts[kMaxLinePieces + 1], testing::StartsWith("[takt: 500 bytes"));
+  EXPECT_EQ(texts.back(), "a short line");
+}
+
 TEST_F(CollectorTest, AFileThatNobodyWritesAnyMoreGivesItsLastLineWithoutAnEnd) {
   DeclareFiles("/var/log/a.log");
   Append("a.log", "one\nlast words");

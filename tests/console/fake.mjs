@@ -352,12 +352,12 @@ export function fakeDaemon({ dist, state = mnist() }) {
     if (path === "/stream") {
       sse(response);
       streams.add(response);
-      request.on("close", () => streams.delete(response));
+      response.on("close", () => streams.delete(response));
       response.write(`event: hello\ndata: {"last_event_id": ${state.events.at(-1)?.id ?? 0}}\n\n`);
       const app = url.searchParams.get("app");
       if (app) {
         logStreams.add(response);
-        request.on("close", () => logStreams.delete(response));
+        response.on("close", () => logStreams.delete(response));
         if (!url.searchParams.has("cursor")) response.write(linesEvent(state.logs[app] ?? []));
       }
       return;

@@ -90,10 +90,12 @@ absl::StatusOr<std::vector<LogLine>> ReadLogLines(const std::string& directory,
   TAKT_ASSIGN_OR_RETURN(const auto segments, Segments(directory));
   std::vector<LogLine> lines;
   std::size_t bytes = 0;
-  std::uint64_t lost =
-      !segments.empty() && segments[0].start > cursor ? segments[0].start - cursor : 0;
+  std::uint64_t next = cursor, lost = 0;
   for (std::size_t i = 0; i < segments.size(); ++i) {
     if (i + 1 < segments.size() && segments[i + 1].start <= cursor) continue;
+    // A segment may go between being listed and being opened: it is seen by the gap that it leaves.
+    if (segments[i].start > next) lost += segments[i].start - next;
+    next = std::max(next, segments[i].start);
     File file(segments[i].path);
     std::uint64_t at = cursor > segments[i].start ? cursor - segments[i].start : 0;
     FrameHeader header;
@@ -112,7 +114,7 @@ absl::StatusOr<std::vector<LogLine>> ReadLogLines(const std::string& directory,
       line.instance = instance;
       line.is_stderr = (header.flags & shim::kStandardError) != 0;
       line.text = ValidUtf8(text);
-      line.cursor = segments[i].start + at;
+      line.cursor = next = segments[i].start + at;
       line.goes_on = (header.flags & shim::kGoesOn) != 0;
       line.lost_bytes = std::exchange(lost, 0);
       lines.push_back(std::move(line));
