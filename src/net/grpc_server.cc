@@ -955,10 +955,11 @@ void Connection::Receive(Call* call, const char* data, std::size_t size) {
         MessageDone(call);
         continue;
       }
-      // It comes in pieces: into a buffer of its own, laid so that its large field is aligned.
-      if (call->target->place && !call->message_compressed) {
-        call->pad = (64 - call->target->place({data, size}) % 64) % 64;
-      }
+    }
+    // It comes in pieces: into a buffer of its own, laid so that its large field is aligned.
+    if (size == 0) return;
+    if (call->received_bytes == 0 && call->target->place && !call->message_compressed) {
+      call->pad = (64 - call->target->place({data, size}) % 64) % 64;
     }
     const std::size_t n = std::min(size, call->message_bytes - call->received_bytes);
     if (call->received_bytes + n > call->capacity && !MakeRoom(call, call->received_bytes + n)) {

@@ -30,8 +30,8 @@ struct RequestSample {
   std::chrono::nanoseconds queue{0};
 };
 
-// Beyond this many different label sets, new ones are counted under the model "other": names come
-// from whoever sends requests.
+// Beyond this many different label sets on one thread, new ones are counted under the model
+// "other": names come from whoever sends requests.
 inline constexpr std::size_t kMaxMetricSeries = 2000;
 
 class Metrics {

@@ -2,7 +2,7 @@
 them, and another client is answered as before. What belongs to HTTP/2 and HTTP/1.1 themselves (floods,
 broken frames, headers, slow peers by their timeouts) is in src/net/grpc_hostile_test.cc and
 http_server_test.cc; broken models are in lifecycle_test.py."""
-import json, os, resource, socket, struct, sys
+import json, os, re, resource, socket, struct, sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
 from harness import Server
@@ -41,10 +41,13 @@ def predict(value, model=b'half', alias=b'x'):
 class Victim:
     """A server, and a client that must go on being answered."""
 
+    def __init__(self, env=None):
+        self.env = env
+
     def __enter__(self):
         config = os.path.join(MODELS, 'models.config')
         self.server = Server(ARGS.build, f'--model_config_file={config}',
-                             '--allow_version_labels_for_unavailable_models')
+                             '--allow_version_labels_for_unavailable_models', env=self.env)
         self.server.__enter__()
         self.channel = self.server.channel()
         self.others_are_answered()
@@ -176,6 +179,29 @@ def test_json_that_lies():
         status, text = victim.server.ask('/v2/models/types/infer', binary + b'12345678',
                                          {'Inference-Header-Content-Length': str(len(binary))})
         assert status == 400, (status, text)
+
+
+def test_names_without_end_are_one_name_in_the_metrics():
+    """Thousands of models, signatures and methods that nobody has, each asked for once: the metrics keep to
+    their limit and count the rest as one model, "other"; the models that are there are counted as before."""
+    with Victim({'TAKT_INSTANCE': 'a.b.1.c'}) as victim:
+        before = victim.rss()
+        one = tensor(1, [1], message(5, struct.pack('<f', 2.0)))
+        for i in range(3000):
+            victim.ask(predict(one, model=b'%d' % i + b'm' * 1000))
+        for i in range(100):
+            victim.server.ask(f'/v1/models/r{i}:predict', {'instances': [1]})
+            victim.server.ask(f'/v2/models/r{i}/infer', {'inputs': []})
+        text = victim.server.ask('/monitoring/prometheus/metrics')[1]
+        assert 'model="other"' in text
+        names = set(re.findall(r'takt_serving_requests_total\{model="(\d+m)', text))
+        assert 1000 < len(names) <= 2000, len(names)  # of the one thread that has the connection
+        counted = lambda text: int(re.search(
+            r'requests_total\{model="half",version="2",signature="serving_default",api="predict",'
+            r'entrypoint="GRPC",code="OK"\} (\d+)', text)[1])
+        victim.others_are_answered()
+        assert counted(victim.server.ask('/monitoring/prometheus/metrics')[1]) == counted(text) + 1
+        assert victim.rss() < before + (96 << 20)
 
 
 def test_thousands_of_idle_connections_cost_little():

@@ -170,6 +170,28 @@ TEST(MultiInference, AnswersEachTaskOrRefusesThemAll) {
   ASSERT_TRUE(run(Tasks({{"c", "classify"}, {"r", "regress"}})).ok());
   EXPECT_EQ(static_cast<const FakeSession&>(servable->session()).runs(), 2);
 
+  // More combinations than have their plan kept.
+  const auto many = Make({{"a", {{"outputs", Floats({2})}}},
+                          {"b", {{"outputs", Floats({2})}}},
+                          {"c", {{"outputs", Floats({2})}}},
+                          {"d", {{"outputs", Floats({2})}}},
+                          {"e", {{"outputs", Floats({2})}}}});
+  std::vector<std::pair<const char*, const char*>> order = {
+      {"a", "regress"}, {"b", "regress"}, {"c", "regress"}, {"d", "regress"}, {"e", "regress"}};
+  std::size_t combinations = 0;
+  do {
+    const auto response = Await<tfs::MultiInferenceResponse>([&](auto done) {
+      RunMultiInference(many, Tasks(order), {}, std::nullopt, std::move(done));
+    });
+    ASSERT_TRUE(response.ok()) << response.status();
+    ASSERT_EQ(response->results_size(), 5);
+    EXPECT_EQ(response->results(4).model_spec().signature_name(), order[4].first);
+    ++combinations;
+  } while (std::next_permutation(order.begin(), order.end(), [](const auto& x, const auto& y) {
+    return std::string_view(x.first) < std::string_view(y.first);
+  }));
+  EXPECT_GT(combinations, kMaxJointPlans);
+
   const std::pair<tfs::MultiInferenceRequest, const char*> cases[] = {
       {Tasks({{"r", "regress"}, {"r", "regress"}}), "Duplicate evaluation of signature: r"},
       {Tasks({{"none", "regress"}}), "Requested signature not found in model graph: none"},

@@ -279,6 +279,7 @@ bool ReadWireTensor(std::string_view bytes, WireTensor& tensor) {
       case kDtype:
         if (r.type() != WireType::kVarint) break;
         tensor.dtype = static_cast<DataType>(static_cast<int>(r.Int64()));
+        late_type |= field != 0;  // a second one: it counts
         field = ValueField(tensor.dtype);
         break;
       case kShape:
@@ -299,6 +300,7 @@ bool ReadWireTensor(std::string_view bytes, WireTensor& tensor) {
   if (!r.ok()) return false;
   if (late_type && field != 0) {
     tensor.value_fields = 0;
+    tensor.values = {};
     for (ProtoReader again(bytes); again.Next();) {
       if (static_cast<int>(again.field()) != field) continue;
       if (field == kStringVal && again.type() != WireType::kBytes) continue;
