@@ -97,8 +97,8 @@ export function mnist() {
     apps, logs, events,
     alerts: {
       alerts: [
-        { rule: "app_failed", severity: "critical", state: "firing", silenced: false, labels: { app: "mnist-train-wide" }, since: ago(600), value: 1, summary: "mnist-train-wide has failed" },
-        { rule: "low_disk", severity: "warning", state: "pending", silenced: false, labels: { directory: "/var/lib/takt" }, since: ago(30), value: 0.06, summary: "less than 10 % of the disk is free" },
+        { rule: "app_failed", severity: "critical", state: "firing", silenced: false, labels: { app: "mnist-train-wide" }, since: ago(600), value: 1, summary: "mnist-train-wide has failed", summary_zh: "mnist-train-wide 失败" },
+        { rule: "low_disk", severity: "warning", state: "pending", silenced: false, labels: { directory: "/var/lib/takt" }, since: ago(30), value: 0.06, summary: "less than 10 % of the disk is free", summary_zh: "磁盘剩余不足 10%" },
       ],
       rules: [
         { ...RULE, name: "app_failed", metric: "takt_apps", match: "state=failed", above: true, threshold: 0, window_seconds: 60, for_seconds: 0, severity: "critical", summary: "an app has failed", enabled: true },

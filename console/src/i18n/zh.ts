@@ -139,7 +139,7 @@ export const zh: Record<keyof typeof en, string> = {
   "example.serving": "通过 gRPC 与 REST 提供最新模型版本",
   "example.training": "训练 MNIST 模型并导出一个版本",
   "failure.again": "重新运行",
-  "failure.around": "前后五分钟",
+  "failure.around": "前后",
   "failure.changed": "最近的变更",
   "failure.diff": "与前一版本对比",
   "failure.ended": "结束时刻",

@@ -18,6 +18,10 @@ test.each([
   ["failed with exit code 2; gave up after 3 restarts", "退出码 2；重启 3 次后放弃"],
   ["finished with exit code 0 after 2 min", "正常结束，退出码 0，运行 2 分钟"],
   ["trainer restarted (revision 2)", "trainer 已重启（版本 2）"],
+  ["hungry: killed: out of memory, its limit is 128 MiB after 2.5 s; gave up after 2 restarts", "hungry：内存不足被终止，上限为 128 MiB，运行 2.5 秒；重启 2 次后放弃"],
+  ["run 1 of nan-train goes wrong: not_finite", "nan-train 的训练任务 1 异常：损失不是有限数"],
+  ["run 1: loss is NaN since step 60", "训练任务 1：loss 自第 60 步起为 NaN"],
+  ["run 2: no training event for 5 min (usual: every 2 s)", "训练任务 2：已 5 分钟没有训练事件（通常每 2 秒一次）"],
 ])("%s", (english, chinese) => {
   expect(phrase(english, "zh")).toBe(chinese);
   expect(phrase(english, "en")).toBe(english);

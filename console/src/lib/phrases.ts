@@ -5,6 +5,7 @@ import type { Language } from "./format";
 type Say = (m: RegExpExecArray, say: (text: string) => string) => string;
 
 const SIGNS: Record<string, string> = { start: "启动", "be healthy": "变为健康", complete: "成功结束" };
+const WRONG: Record<string, string> = { not_finite: "损失不是有限数", silent: "长时间没有训练事件", flat: "损失不再变化", idle: "CPU 空闲" };
 const length = (text: string) =>
   text.replace(/([\d.]+) (s|min|h)\b/g, (_, n: string, unit: string) => `${n} ${{ s: "秒", min: "分钟", h: "小时" }[unit]}`);
 
@@ -18,7 +19,7 @@ const RULES: [RegExp, Say][] = [
   [/^(.+) after ([\d.]+ (?:s|min|h))$/, (m, say) => `${say(m[1]!)}，运行 ${length(m[2]!)}`],
   [/^(?:failed with|exited with|ended with) (?:exit )?code (\d+)$/, (m) => `退出码 ${m[1]}`],
   [/^was ended by signal (\d+)(?: \((\w+)\))?$/, (m) => `被信号 ${m[1]}${m[2] ? `（${m[2]}）` : ""}终止`],
-  [/^killed: out of memory, its limit is (.+)$/, (m) => `内存不足被终止，上限为 ${m[1]}`],
+  [/^killed: out of memory, its limit is ([^;]+)$/, (m) => `内存不足被终止，上限为 ${m[1]}`],
   [/^killed: the machine ran out of memory$/, () => "机器内存不足，被终止"],
   [/^finished with exit code 0$/, () => "正常结束，退出码 0"],
   [/^ended by (?:signal )?(\w+)$/, (m) => `被信号 ${m[1]} 终止`],
@@ -59,6 +60,13 @@ const RULES: [RegExp, Say][] = [
   [/^versions? ([\d, ]+) serves? now(?:, before it ([\d, ]+))?$/, (m) => `模型版本 ${m[1]} 开始服务${m[2] ? `，此前为 ${m[2]}` : ""}`],
   [/^no version serves any more$/, () => "已没有模型版本在服务"],
   [/^model "(.+?)": (.+)$/, (m, say) => `模型 ${m[1]}：${say(m[2]!)}`],
+  [/^run (\d+) of (\S+) goes wrong: (\w+)$/, (m) => `${m[2]} 的训练任务 ${m[1]} 异常：${WRONG[m[3]!] ?? m[3]}`],
+  [/^run (\d+): (.+)$/, (m, say) => `训练任务 ${m[1]}：${say(m[2]!)}`],
+  [/^(\S+) is (NaN|infinite) since step (\d+)$/, (m) => `${m[1]} 自第 ${m[3]} 步起为 ${m[2] === "NaN" ? "NaN" : "无穷大"}`],
+  [/^no training event since the start (.+) ago$/, (m) => `启动 ${length(m[1]!)}以来没有训练事件`],
+  [/^no training event for ([^(]+?)(?: \(usual: every (.+)\))?$/, (m) => `已 ${length(m[1]!)}没有训练事件${m[2] ? `（通常每 ${length(m[2])}一次）` : ""}`],
+  [/^(\S+) has stayed at (\S+) over the last (\d+) points$/, (m) => `${m[1]} 在最近 ${m[3]} 个点停留在 ${m[2]}`],
+  [/^the CPU has been idle for (.+) while training$/, (m) => `训练期间 CPU 已空闲 ${length(m[1]!)}`],
   // "service: what happened"
   [/^([\w.-]+): (.+)$/, (m, say) => `${m[1]}：${say(m[2]!)}`],
 ];

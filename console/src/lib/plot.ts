@@ -114,7 +114,7 @@ export function createPlot(o: PlotOptions): Plot {
       ],
       axes: [
         { ...axis, size: 30, space: 66, values: o.xUnit === "time" ? (u, ticks) => timeTicks(ticks, u) : (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, o.xUnit === "seconds" ? "seconds" : "number", o.language))) },
-        { ...axis, size: 66, space: 26, incrs: o.unit.startsWith("bytes") ? POWERS_OF_TWO : undefined, values: (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, o.unit, o.language))) },
+        { ...axis, size: 74, space: 26, incrs: o.unit.startsWith("bytes") ? POWERS_OF_TWO : undefined, values: (_, ticks) => ticks.map((v) => (v == null ? "" : withUnit(v, o.unit, o.language))) },
       ],
       hooks: {
         setCursor: [(u) => {
