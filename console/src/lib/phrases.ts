@@ -68,7 +68,7 @@ const RULES: [RegExp, Say][] = [
   [/^(\S+) has stayed at (\S+) over the last (\d+) points$/, (m) => `${m[1]} 在最近 ${m[3]} 个点停留在 ${m[2]}`],
   [/^the CPU has been idle for (.+) while training$/, (m) => `训练期间 CPU 已空闲 ${length(m[1]!)}`],
   // "service: what happened"
-  [/^([\w.-]+): (.+)$/, (m, say) => `${m[1]}：${say(m[2]!)}`],
+  [/^(?!killed:)([\w.-]+): (.+)$/, (m, say) => `${m[1]}：${say(m[2]!)}`],
 ];
 
 const MAX_LENGTH = 2000; // longer ones are no sentence of the daemon
