@@ -1417,8 +1417,9 @@ absl::Status Server::Start() {
   nghttp2_option_set_no_closed_streams(nghttp2_options_, 1);
   // Not the library's own limit of 33 resets a second: clients whose deadlines pass reset, too.
   // Ours counts resets among the frames that only make work.
-  nghttp2_option_set_stream_reset_rate_limit(nghttp2_options_, 2 * kMaxGrpcIdleFramesPerSecond,
-                                             2 * kMaxGrpcIdleFramesPerSecond);
+  nghttp2_option_set_stream_reset_rate_limit(nghttp2_options_,
+                                             std::uint64_t{2} * kMaxGrpcIdleFramesPerSecond,
+                                             std::uint64_t{2} * kMaxGrpcIdleFramesPerSecond);
   if (options_.tls.has_value()) {
     TAKT_ASSIGN_OR_RETURN(tls_, MakeTlsServerContext(*options_.tls, {"h2"}));
   }

@@ -124,6 +124,7 @@ std::atomic<std::uint64_t> next_metrics_id{1};
 struct Metrics::Shard {
   std::mutex mutex;  // the owning thread's, and a scrape's
   std::unordered_multimap<std::size_t, std::unique_ptr<Series>> series;
+  std::size_t unknown_series = 0;
   Series* last = nullptr;
 
   Series* Find(const RequestSample& sample) {
@@ -133,13 +134,17 @@ struct Metrics::Shard {
     for (auto it = begin; it != end; ++it) {
       if (it->second->key.Matches(sample)) return last = it->second.get();
     }
-    if (series.size() >= kMaxMetricSeries && sample.model != "other") {
+    const bool unknown = sample.version == 0;
+    if ((series.size() >= kMaxMetricSeries ||
+         (unknown && unknown_series >= kMaxUnknownMetricSeries)) &&
+        sample.model != "other") {
       RequestSample other = sample;
       other.model = "other";
       other.signature = "";
       other.version = 0;
       return Find(other);
     }
+    if (unknown) ++unknown_series;
     auto made = std::make_unique<Series>();
     made->key = {std::string(sample.model),      sample.version,
                  std::string(sample.signature),  std::string(sample.api),

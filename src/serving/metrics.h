@@ -33,6 +33,8 @@ struct RequestSample {
 // Beyond this many different label sets on one thread, new ones are counted under the model
 // "other": names come from whoever sends requests.
 inline constexpr std::size_t kMaxMetricSeries = 2000;
+// Of them, those of models that nobody serves: they must not take the place of the others.
+inline constexpr std::size_t kMaxUnknownMetricSeries = 500;
 
 class Metrics {
  public:

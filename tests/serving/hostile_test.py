@@ -195,12 +195,13 @@ def test_names_without_end_are_one_name_in_the_metrics():
         text = victim.server.ask('/monitoring/prometheus/metrics')[1]
         assert 'model="other"' in text
         names = set(re.findall(r'takt_serving_requests_total\{model="(\d+m)', text))
-        assert 1000 < len(names) <= 2000, len(names)  # of the one thread that has the connection
+        assert 0 < len(names) <= 500, len(names)  # of the one thread that has the connection
         counted = lambda text: int(re.search(
             r'requests_total\{model="half",version="2",signature="serving_default",api="predict",'
             r'entrypoint="GRPC",code="OK"\} (\d+)', text)[1])
         victim.others_are_answered()
-        assert counted(victim.server.ask('/monitoring/prometheus/metrics')[1]) == counted(text) + 1
+        again = victim.server.ask('/monitoring/prometheus/metrics')[1]
+        assert counted(again) == counted(text) + 1, (counted(again), counted(text))
         assert victim.rss() < before + (96 << 20)
 
 

@@ -283,7 +283,7 @@ absl::Status PredictService::FindRoute(LoopState& state, std::string_view spec_b
 
 absl::Status PredictService::Begin(LoopState& state, net::GrpcCallPtr& call,
                                    Clock::time_point begin) {
-  const absl::Status malformed = absl::InternalError("the request is not a PredictRequest");
+  absl::Status malformed = absl::InternalError("the request is not a PredictRequest");
   std::string_view spec_bytes;
   bool has_spec = false;
   state.entries.clear();

@@ -236,6 +236,11 @@ void AppendValues(const Tensor& tensor, std::int64_t first, std::int64_t count, 
     case kUint64Val:
       return AppendVarints(field, reinterpret_cast<const std::uint64_t*>(data), count, out);
     case kBoolVal:
+      // Whatever byte stands for true: one.
+      AppendVarint(static_cast<std::uint64_t>(field) << 3 | 2, out);
+      AppendVarint(static_cast<std::uint64_t>(count), out);
+      for (std::int64_t i = 0; i < count; ++i) out.push_back(data[i] == 0 ? '\0' : '\1');
+      return;
     case kHalfVal:
     case kIntVal:
       break;

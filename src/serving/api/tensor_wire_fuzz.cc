@@ -103,6 +103,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     Require(copy.ok(), "what is written is a tensor");
     if (tensor->dtype() == DataType::kString) {
       Require(copy->strings() == tensor->strings(), "strings survive");
+    } else if (tensor->dtype() == DataType::kBool) {
+      for (std::int64_t i = 0; i < tensor->elements(); ++i) {
+        Require((tensor->as<char>()[i] != 0) == (copy->as<char>()[i] != 0), "truth survives");
+      }
     } else if (tensor->bytes() > 0) {
       Require(std::memcmp(copy->data(), tensor->data(), tensor->bytes()) == 0, "numbers survive");
     }

@@ -106,6 +106,7 @@ void DoneClient::OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs
   TellQueueTime(entry);
   if (entry.first < 0) return entry.done(outputs);
   std::vector<Tensor> mine;
+  mine.reserve(outputs.size());
   for (const Tensor& output : outputs) mine.push_back(output.Slice(entry.first, entry.rows));
   entry.done(std::move(mine));
 }

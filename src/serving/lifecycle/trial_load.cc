@@ -59,6 +59,7 @@ absl::Status LoadOnTrial(const std::string& directory, std::chrono::milliseconds
       absl::StrSplit(absl::StripSuffix(ToAbsl(own), absl::string_view("\0", 1)), '\0');
   words.push_back(StrCat("--trial_load_of=", directory));
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
 
