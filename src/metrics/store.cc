@@ -121,8 +121,12 @@ std::vector<double> Apply(const std::vector<Window>& windows, Function function,
         break;
       case Function::kIncrease:
       case Function::kRate:
-        // The first span of a series counts from its own first sample.
-        value = w.max - (std::isnan(before) ? w.min : before);
+        // The first span of a series counts from its own first sample; of one alone nothing is known.
+        if (!std::isnan(before)) {
+          value = w.max - before;
+        } else if (w.count > 1) {
+          value = w.max - w.min;
+        }
         before = w.max;
         if (function == Function::kRate) value /= static_cast<double>(step_ms) / 1000;
         break;

@@ -117,6 +117,18 @@ TEST_F(MetricStoreTest, ACounterRisesOverRestartsOfItsSource) {
               ElementsAre(1));
 }
 
+TEST_F(MetricStoreTest, OneSampleOfACounterIsNoRate) {
+  Run(Series("requests", {}, Type::kCounter), 3, [](int i) { return 100.0 * i; });
+  EXPECT_THAT(Ask({.name = "requests",
+                   .from_ms = start_,
+                   .to_ms = start_ + 15'000,
+                   .step_ms = 5000,
+                   .function = Function::kRate})
+                  .series[0]
+                  .values,
+              ElementsAre(IsNan(), 20, 20));
+}
+
 TEST_F(MetricStoreTest, GroupsSeriesByLabels) {
   const auto a = Series("mem", {{"app", "x"}, {"instance", "1"}});
   const auto b = Series("mem", {{"app", "x"}, {"instance", "2"}});
