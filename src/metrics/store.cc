@@ -121,7 +121,8 @@ std::vector<double> Apply(const std::vector<Window>& windows, Function function,
         break;
       case Function::kIncrease:
       case Function::kRate:
-        // The first span of a series counts from its own first sample; of one alone nothing is known.
+        // The first span of a series counts from its own first sample; of one alone nothing is
+        // known.
         if (!std::isnan(before)) {
           value = w.max - before;
         } else if (w.count > 1) {
