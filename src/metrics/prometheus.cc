@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/str.h"
 
 namespace takt::metrics {
 namespace {
@@ -160,6 +161,10 @@ std::string WriteExposition(const std::vector<Figure>& figures) {
   const std::string* last = nullptr;
   for (const Figure& figure : figures) {
     if (last == nullptr || *last != figure.name) {
+      const std::string_view help = HelpOf(figure.name);
+      if (!help.empty()) {
+        absl::StrAppend(&out, "# HELP ", figure.name, " ", ToAbsl(help), "\n");
+      }
       absl::StrAppend(&out, "# TYPE ", figure.name,
                       figure.type == Type::kCounter ? " counter\n" : " gauge\n");
     }

@@ -23,7 +23,10 @@ struct Exposition {
 // _count), counters all of them; quantiles as gauges. Time stamps are passed by.
 absl::StatusOr<Exposition> ParseExposition(std::string_view text);
 
-// With TYPE lines; figures of one name must stand together.
+// What a metric of ours says, in one sentence, for # HELP; "" for one that is not ours.
+std::string_view HelpOf(std::string_view name);
+
+// With HELP and TYPE lines; figures of one name must stand together.
 std::string WriteExposition(const std::vector<Figure>& figures);
 
 }  // namespace takt::metrics

@@ -1,9 +1,13 @@
 #include "metrics/store.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -14,6 +18,11 @@ namespace {
 
 constexpr std::int64_t kMinuteMs = 60'000, kHourMs = 3'600'000;
 constexpr std::size_t kSamplesPerChunk = 360;
+constexpr std::uint64_t kMinFreeBytes = 256 << 20;  // of the disk (or a 20th), kept free
+constexpr std::uint64_t kMaxOwnRoomBytes = 16
+                                           << 20;  // made by dropping, where others fill the disk
+constexpr std::int64_t kReserveBytes = 8 << 20;    // of a file that gives way on a full disk
+constexpr const char* kReserveSuffix = ".reserve";
 constexpr int kCacheKib = 8 << 10;                    // of pages: an hour of two thousand series
 constexpr std::int64_t kMinuteBlockMs = 4 * kHourMs;  // of one row of minutes
 constexpr std::int64_t kHourBlockMs = 24 * kHourMs;   // of one row of hours
@@ -232,8 +241,8 @@ struct MetricStore::Series_ {
   std::int64_t minutes_until = 0, hours_until = 0;  // rolled up so far
 };
 
-MetricStore::MetricStore(std::string path, const Clock& clock)
-    : path_(std::move(path)), clock_(clock) {}
+MetricStore::MetricStore(std::string path, const Clock& clock, std::uint64_t max_bytes)
+    : path_(std::move(path)), clock_(clock), max_bytes_(max_bytes) {}
 
 MetricStore::~MetricStore() {
   if (db_ != nullptr) Flush().IgnoreError();
@@ -245,12 +254,14 @@ std::int64_t MetricStore::NowMs() const {
 }
 
 absl::StatusOr<std::unique_ptr<MetricStore>> MetricStore::Open(const std::string& path,
-                                                               const Clock& clock) {
-  std::unique_ptr<MetricStore> store(new MetricStore(path, clock));
+                                                               const Clock& clock,
+                                                               std::uint64_t max_bytes) {
+  std::unique_ptr<MetricStore> store(new MetricStore(path, clock, max_bytes));
   TAKT_ASSIGN_OR_RETURN(store->db_, Sqlite::Open(path, {.durable = false}));
   TAKT_RETURN_IF_ERROR(store->db_->Script(kSchema));
   TAKT_RETURN_IF_ERROR(store->db_->Script(absl::StrCat("PRAGMA cache_size=-", kCacheKib)));
   TAKT_RETURN_IF_ERROR(store->Load());
+  store->KeepReserve();
   return store;
 }
 
@@ -295,6 +306,7 @@ absl::Status MetricStore::Load() {
       }
     }
     if (!series->open.empty()) series->newest = series->open.back();
+    latest_ms_ = std::max(latest_ms_, series->newest.time_ms);
   }
   return absl::OkStatus();
 }
@@ -364,34 +376,41 @@ void MetricStore::Append(std::int64_t time_ms, std::span<const Point> points) {
       if (value + series.base < series.newest.value) series.base = series.newest.value;
       value += series.base;
     }
-    // With a full disk the sample is lost, and the older ones stay.
-    if (series.open.size() >= kSamplesPerChunk && !Write(series).ok()) continue;
+    // On a full disk samples wait here, as many as make one chunk; Tend makes room.
+    if (series.open.size() >= kSamplesPerChunk && !WriteChunk(series).ok() &&
+        series.open.size() >= kMaxChunkSamples) {
+      continue;
+    }
     if (series.open.empty() || !series.dirty) series.written = now;
     series.open.push_back({time_ms, value});
     series.newest = series.open.back();
     series.dirty = true;
+    latest_ms_ = std::max(latest_ms_, time_ms);
   }
 }
 
-absl::Status MetricStore::Write(Series_& series) {
-  const bool whole = series.open.size() >= kSamplesPerChunk;
-  if (series.open.empty() || (!series.dirty && !whole)) return absl::OkStatus();
+absl::Status MetricStore::WriteChunk(Series_& series) {
   const std::string data = EncodeSamples(series.open);
-  if (whole) {
-    TAKT_RETURN_IF_ERROR(db_->Run(
-        "INSERT INTO samples(series, first_ms, last_ms, data) VALUES(?,?,?,?)",
-        {series.id, series.open.front().time_ms, series.open.back().time_ms, SqlBlob{data}}));
-    series.open.clear();
-  } else {
-    TAKT_RETURN_IF_ERROR(
-        db_->Run("INSERT OR REPLACE INTO growing VALUES(?,?)", {series.id, SqlBlob{data}}));
-  }
-  if (series.type == Type::kCounter && series.base != 0) {
-    TAKT_RETURN_IF_ERROR(
-        db_->Run("UPDATE series SET base=?1 WHERE id=?2 AND base<>?1", {series.base, series.id}));
-  }
+  TAKT_RETURN_IF_ERROR(db_->Run(
+      "INSERT INTO samples(series, first_ms, last_ms, data) VALUES(?,?,?,?)",
+      {series.id, series.open.front().time_ms, series.open.back().time_ms, SqlBlob{data}}));
+  series.open.clear();
   series.dirty = false;
-  return absl::OkStatus();
+  return WriteBase(series);
+}
+
+absl::Status MetricStore::WriteGrowing(Series_& series) {
+  if (!series.dirty) return absl::OkStatus();
+  const std::string data = EncodeSamples(series.open);
+  TAKT_RETURN_IF_ERROR(
+      db_->Run("INSERT OR REPLACE INTO growing VALUES(?,?)", {series.id, SqlBlob{data}}));
+  series.dirty = false;
+  return WriteBase(series);
+}
+
+absl::Status MetricStore::WriteBase(const Series_& series) {
+  if (series.type != Type::kCounter || series.base == 0) return absl::OkStatus();
+  return db_->Run("UPDATE series SET base=?1 WHERE id=?2 AND base<>?1", {series.base, series.id});
 }
 
 absl::Status MetricStore::RollUp(Series_& series, std::int64_t now_ms) {
@@ -665,33 +684,230 @@ absl::Status MetricStore::Tend() {
   const std::lock_guard lock(mutex_);
   if (series_.empty() || now - last_tend_ < std::chrono::seconds(1)) return absl::OkStatus();
   last_tend_ = now;
+  const std::int64_t now_ms = NowMs();
+  if (now_ms < latest_ms_ - std::chrono::milliseconds(kMaxClockStep).count()) {
+    std::fprintf(stderr,
+                 "takt: warning: the clock was put back by %lld s: what was measured in its future "
+                 "is forgotten\n",
+                 static_cast<long long>((latest_ms_ - now_ms) / 1000));
+    TAKT_RETURN_IF_ERROR(ForgetAfter(now_ms));
+  }
+  absl::Status status = TendLocked();
+  const bool full = absl::IsResourceExhausted(status);
+  if (full || now - last_room_ >= kRoomInterval) {
+    last_room_ = now;
+    status = MakeRoom(full);  // what could not be written waits for the next time
+  }
+  return status;
+}
+
+absl::Status MetricStore::TendLocked() {
+  const auto now = clock_.Steady();
   // A share of the series each time, so that no second does the work of all.
   const std::size_t share = series_.size() / 30 + 1;
   const std::int64_t now_ms = NowMs();
   auto transaction = SqlTransaction::Begin(*db_);
   TAKT_RETURN_IF_ERROR(transaction.status());
-  for (std::size_t i = 0; i < share; ++i) {
+  struct Before {
+    Series_* series;
+    bool dirty;
+    std::int64_t minutes_until, hours_until;
+  };
+  std::vector<Before> before;
+  absl::Status status;
+  for (std::size_t i = 0; i < share && status.ok(); ++i) {
     Series_& series = *series_[next_tend_++ % series_.size()];
-    if (series.dirty && now - series.written >= kFlushInterval / 2) {
-      TAKT_RETURN_IF_ERROR(Write(series));
-    }
-    TAKT_RETURN_IF_ERROR(RollUp(series, now_ms));
+    before.push_back({&series, series.dirty, series.minutes_until, series.hours_until});
+    if (series.dirty && now - series.written >= kFlushInterval / 2) status = WriteGrowing(series);
+    if (status.ok()) status = RollUp(series, now_ms);
   }
-  return transaction->Commit();
+  if (status.ok()) status = transaction->Commit();
+  if (!status.ok()) {  // nothing of it is there
+    for (auto it = before.rbegin(); it != before.rend(); ++it) {
+      it->series->dirty = it->dirty;
+      it->series->minutes_until = it->minutes_until;
+      it->series->hours_until = it->hours_until;
+    }
+  }
+  return status;
+}
+
+absl::StatusOr<std::uint64_t> MetricStore::Pragma(std::string_view name) {
+  TAKT_ASSIGN_OR_RETURN(SqlRows rows, db_->Query(name));
+  TAKT_ASSIGN_OR_RETURN(const bool more, rows.Next());
+  return more ? static_cast<std::uint64_t>(rows.Int(0)) : 0;
+}
+
+absl::Status MetricStore::MakeRoom(bool full) {
+  const std::uint64_t before = dropped_;
+  absl::Status status;
+  if (full) {
+    // Even to remove something SQLite must write a little: that is what the reserve is for.
+    unlink((path_ + kReserveSuffix).c_str());
+    status = db_->Script("PRAGMA wal_checkpoint(TRUNCATE)");
+  }
+  status.Update(LimitGrowth());
+  status.Update(DropOldestBlocks(full));
+  if (full) {
+    status.Update(db_->Script("PRAGMA wal_checkpoint(TRUNCATE)"));
+  } else {
+    KeepReserve();  // where it had to give way and there is room again
+  }
+  if (dropped_ != before) {
+    std::fprintf(stderr,
+                 "takt: warning: there is no room for metrics: the oldest %llu blocks of samples "
+                 "were dropped\n",
+                 static_cast<unsigned long long>(dropped_ - before));
+  }
+  return status;
+}
+
+// On a disk that is almost full the file does not grow: what is left is for the log of writes,
+// without which nothing could even be removed.
+absl::Status MetricStore::LimitGrowth() {
+  TAKT_ASSIGN_OR_RETURN(const std::uint64_t pages, Pragma("PRAGMA page_count"));
+  struct statvfs disk;
+  const bool tight = statvfs(path_.c_str(), &disk) == 0 &&
+                     std::uint64_t{disk.f_bavail} * disk.f_frsize < 2 * kReserveBytes;
+  // The limit of SQLite itself is the same number of pages.
+  constexpr std::uint64_t kAnyPages = 4'294'967'294;
+  return db_->Script(absl::StrCat("PRAGMA max_page_count=", tight ? pages : kAnyPages));
+}
+
+void MetricStore::KeepReserve() const {
+  const std::string path = path_ + kReserveSuffix;
+  struct statvfs disk;
+  struct stat info;
+  if (stat(path.c_str(), &info) == 0 || statvfs(path_.c_str(), &disk) != 0 ||
+      std::uint64_t{disk.f_bavail} * disk.f_frsize < 2 * kReserveBytes) {
+    return;
+  }
+  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) return;  // the disk is full already: it is made when there is room
+  if (posix_fallocate(fd, 0, kReserveBytes) != 0) unlink(path.c_str());
+  close(fd);
+}
+
+absl::Status MetricStore::DropOldestBlocks(bool full) {
+  TAKT_ASSIGN_OR_RETURN(const std::uint64_t page, Pragma("PRAGMA page_size"));
+  TAKT_ASSIGN_OR_RETURN(const std::uint64_t pages, Pragma("PRAGMA page_count"));
+  TAKT_ASSIGN_OR_RETURN(std::uint64_t free_pages, Pragma("PRAGMA freelist_count"));
+  const std::uint64_t used = (pages - free_pages) * page;
+  std::uint64_t limit = max_bytes_;
+  struct statvfs disk;
+  if (statvfs(path_.c_str(), &disk) == 0) {
+    // What is dropped becomes free pages of the file, which new samples use. Where others fill the
+    // disk, a part of ours is enough to go on with: the rest stays.
+    const std::uint64_t room = std::uint64_t{disk.f_bavail} * disk.f_frsize + free_pages * page;
+    const std::uint64_t wanted =
+        std::min<std::uint64_t>(kMinFreeBytes, std::uint64_t{disk.f_blocks} * disk.f_frsize / 20);
+    const std::uint64_t own = std::min(kMaxOwnRoomBytes, pages * page / 4);
+    const std::uint64_t own_lack = own - std::min(own, free_pages * page);
+    if (full || room < wanted) {
+      limit = std::min(limit, used - (full ? own_lack : std::min(own_lack, wanted - room)));
+    }
+  }
+  // The last hour stays as long as there is anything else.
+  const std::int64_t last_hour = NowMs() - kHourMs;
+  constexpr std::int64_t kAtOnce = 500;
+  while ((pages - free_pages) * page > limit) {
+    bool any = false;
+    for (const auto& [sql, until] :
+         {std::pair("DELETE FROM samples WHERE id IN (SELECT id FROM samples WHERE last_ms<? "
+                    "ORDER BY id LIMIT ?)",
+                    last_hour),
+          std::pair("DELETE FROM minutes WHERE id IN (SELECT id FROM minutes WHERE first_ms<? "
+                    "ORDER BY id LIMIT ?)",
+                    last_hour),
+          std::pair("DELETE FROM hours WHERE id IN (SELECT id FROM hours WHERE first_ms<? "
+                    "ORDER BY id LIMIT ?)",
+                    last_hour),
+          std::pair("DELETE FROM samples WHERE id IN (SELECT id FROM samples WHERE last_ms<? "
+                    "ORDER BY id LIMIT ?)",
+                    INT64_MAX)}) {
+      TAKT_RETURN_IF_ERROR(db_->Run(sql, {until, kAtOnce}));
+      if (db_->changes() == 0) continue;
+      dropped_ += static_cast<std::uint64_t>(db_->changes());
+      any = true;
+      break;
+    }
+    if (!any) break;  // others fill the disk
+    TAKT_ASSIGN_OR_RETURN(free_pages, Pragma("PRAGMA freelist_count"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MetricStore::ForgetAfter(std::int64_t time_ms) {
+  TAKT_ASSIGN_OR_RETURN(SqlTransaction transaction, SqlTransaction::Begin(*db_));
+  TAKT_RETURN_IF_ERROR(db_->Run("DELETE FROM samples WHERE first_ms>?", {time_ms}));
+  // Chunks that reach over the time keep what is before it.
+  std::vector<std::pair<std::int64_t, std::vector<Sample>>> cut;
+  {
+    TAKT_ASSIGN_OR_RETURN(SqlRows rows,
+                          db_->Query("SELECT id, data FROM samples WHERE last_ms>?", {time_ms}));
+    while (true) {
+      TAKT_ASSIGN_OR_RETURN(const bool more, rows.Next());
+      if (!more) break;
+      auto& [id, samples] = cut.emplace_back(rows.Int(0), std::vector<Sample>());
+      TAKT_RETURN_IF_ERROR(DecodeSamples(rows.Blob(1), samples));
+      std::erase_if(samples, [time_ms](const Sample& s) { return s.time_ms > time_ms; });
+    }
+  }
+  for (const auto& [id, samples] : cut) {
+    const std::string data = EncodeSamples(samples);
+    TAKT_RETURN_IF_ERROR(db_->Run("UPDATE samples SET last_ms=?, data=? WHERE id=?",
+                                  {samples.back().time_ms, SqlBlob{data}, id}));
+  }
+  // Blocks of roll-ups that reach over it are made again, of what they were made of.
+  const std::int64_t minutes = time_ms / kMinuteBlockMs * kMinuteBlockMs;
+  const std::int64_t hours = time_ms / kHourBlockMs * kHourBlockMs;
+  TAKT_RETURN_IF_ERROR(db_->Run("DELETE FROM minutes WHERE first_ms>=?", {minutes}));
+  TAKT_RETURN_IF_ERROR(db_->Run("DELETE FROM hours WHERE first_ms>=?", {hours}));
+  TAKT_RETURN_IF_ERROR(db_->Run(
+      "UPDATE series SET minutes_until=min(minutes_until,?), hours_until=min(hours_until,?)",
+      {minutes, hours}));
+  TAKT_RETURN_IF_ERROR(db_->Run("DELETE FROM growing"));
+  std::vector<std::pair<Series_*, Sample>> newest;  // of those that have no open sample left
+  for (const auto& series : series_) {
+    if (series->newest.time_ms <= time_ms ||
+        (!series->open.empty() && series->open.front().time_ms <= time_ms)) {
+      continue;
+    }
+    std::vector<Sample> last;
+    TAKT_ASSIGN_OR_RETURN(
+        SqlRows rows,
+        db_->Query("SELECT data FROM samples WHERE series=? ORDER BY first_ms DESC LIMIT 1",
+                   {series->id}));
+    TAKT_ASSIGN_OR_RETURN(const bool more, rows.Next());
+    if (more) TAKT_RETURN_IF_ERROR(DecodeSamples(rows.Blob(0), last));
+    newest.emplace_back(series.get(), last.empty() ? Sample() : last.back());
+  }
+  TAKT_RETURN_IF_ERROR(transaction.Commit());
+  for (auto& [series, sample] : newest) series->newest = sample;
+  latest_ms_ = 0;
+  for (const auto& series : series_) {
+    std::erase_if(series->open, [time_ms](const Sample& s) { return s.time_ms > time_ms; });
+    if (!series->open.empty()) series->newest = series->open.back();
+    series->dirty = !series->open.empty();
+    series->minutes_until = std::min(series->minutes_until, minutes);
+    series->hours_until = std::min(series->hours_until, hours);
+    latest_ms_ = std::max(latest_ms_, series->newest.time_ms);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status MetricStore::Flush() {
   const std::lock_guard lock(mutex_);
   auto transaction = SqlTransaction::Begin(*db_);
   TAKT_RETURN_IF_ERROR(transaction.status());
-  for (const auto& series : series_) TAKT_RETURN_IF_ERROR(Write(*series));
+  for (const auto& series : series_) TAKT_RETURN_IF_ERROR(WriteGrowing(*series));
   TAKT_RETURN_IF_ERROR(transaction->Commit());
   return db_->Run("PRAGMA wal_checkpoint(TRUNCATE)");  // a large one may have grown
 }
 
 MetricStats MetricStore::Stats() {
   const std::lock_guard lock(mutex_);
-  MetricStats stats{series_.size(), 0, refused_};
+  MetricStats stats{series_.size(), 0, refused_, dropped_};
   for (const char* suffix : {"", "-wal"}) {
     struct stat st;
     if (stat((path_ + suffix).c_str(), &st) == 0) {

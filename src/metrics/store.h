@@ -38,6 +38,12 @@ inline constexpr auto kKeepSamples = std::chrono::hours(24);
 inline constexpr auto kKeepMinutes = std::chrono::hours(24 * 7);
 inline constexpr auto kKeepHours = std::chrono::hours(24 * 365);
 
+inline constexpr std::uint64_t kMaxMetricBytes = 4ull << 30;  // on disk; beyond: the oldest go
+inline constexpr std::chrono::seconds kRoomInterval{10};      // between looks at the disk's room
+// A clock that is put back by more: what was measured in its future is forgotten, and said. By
+// less: nothing is taken until it has caught up.
+inline constexpr std::chrono::seconds kMaxClockStep{60};
+
 enum class Type { kGauge, kCounter };
 using Labels = std::vector<std::pair<std::string, std::string>>;  // by name
 
@@ -87,12 +93,16 @@ struct MetricStats {
   std::size_t series = 0;
   std::uint64_t disk_bytes = 0;
   std::uint64_t refused_series = 0;  // beyond kMaxSeries
+  std::uint64_t dropped_blocks = 0;  // for want of room, since the store was opened
 };
 
 class MetricStore {
  public:
-  static absl::StatusOr<std::unique_ptr<MetricStore>> Open(const std::string& path,
-                                                           const Clock& clock);
+  // On a nearly full disk, or beyond `max_bytes`, the oldest samples go first (what is rolled up of
+  // them stays), then the oldest minutes and hours; stderr says so. New samples wait in memory
+  // until there is room, about an hour of them.
+  static absl::StatusOr<std::unique_ptr<MetricStore>> Open(
+      const std::string& path, const Clock& clock, std::uint64_t max_bytes = kMaxMetricBytes);
   ~MetricStore();  // flushes
 
   // The series' number, made when new. Beyond kMaxSeries the one that ended longest ago goes;
@@ -126,10 +136,20 @@ class MetricStore {
 
  private:
   struct Series_;
-  MetricStore(std::string path, const Clock& clock);
+  MetricStore(std::string path, const Clock& clock, std::uint64_t max_bytes);
+  absl::Status TendLocked();
+  absl::Status MakeRoom(bool full);
+  absl::Status LimitGrowth();
+  absl::Status DropOldestBlocks(bool full);
+  void KeepReserve() const;
+  absl::Status ForgetAfter(std::int64_t time_ms);
+  absl::StatusOr<std::uint64_t> Pragma(std::string_view name);
   absl::Status Load();
   bool DropOldest();
-  absl::Status Write(Series_& series);
+  // The open samples: as a chunk of their own, then there are none left, or as what is growing.
+  absl::Status WriteChunk(Series_& series);
+  absl::Status WriteGrowing(Series_& series);
+  absl::Status WriteBase(const Series_& series);
   absl::Status RollUp(Series_& series, std::int64_t now_ms);
   absl::Status ReadWindows(const Series_& series, std::int64_t from_ms, std::int64_t to_ms,
                            std::int64_t step_ms, std::vector<Window>& out);
@@ -144,7 +164,10 @@ class MetricStore {
   std::unordered_map<std::string, Series_*> by_key_;
   std::unordered_map<std::int64_t, Series_*> by_id_;
   std::map<std::string, std::vector<Series_*>> by_name_;
-  std::uint64_t refused_ = 0;
+  const std::uint64_t max_bytes_;
+  std::uint64_t refused_ = 0, dropped_ = 0;
+  std::int64_t latest_ms_ = 0;  // of all samples
+  std::chrono::steady_clock::time_point last_room_{};
   std::size_t next_tend_ = 0;  // series looked at next
   std::chrono::steady_clock::time_point last_tend_{};
 };

@@ -2,8 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
 
+#include <algorithm>
 #include <cmath>
+#include <fstream>
+#include <random>
 
 #include "base/fs.h"
 
@@ -264,6 +269,130 @@ TEST_F(MetricStoreTest, ATimeThatDoesNotRiseIsDropped) {
     store_->Append(start_, {&point, 1});
   }
   EXPECT_EQ(store_->Newest("cpu", {}, 60'000).at(0).sample.value, 1);
+}
+
+// A file system of its own, which only this process sees. False where it may not be made.
+bool MountSmallDisk(const std::string& path, const char* size) {
+  if (unshare(CLONE_NEWNS) != 0) return false;
+  if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
+  return mount("tmpfs", path.c_str(), "tmpfs", 0, size) == 0;
+}
+
+// Samples of `series` that pack badly, `rounds` times 5 s.
+void FillWithNoise(MetricStore& store, FakeClock& clock, int series, int rounds) {
+  std::mt19937_64 random(11);
+  std::vector<MetricStore::Point> points;
+  for (int i = 0; i < series; ++i) {
+    points.push_back({*store.Series("noise", {{"i", std::to_string(i)}}, Type::kGauge), 0});
+  }
+  for (int round = 0; round < rounds; ++round) {
+    for (auto& point : points) point.value = 1 / (1.0 + static_cast<double>(random() >> 12));
+    store.Append(
+        std::chrono::duration_cast<std::chrono::milliseconds>(clock.Now().time_since_epoch())
+            .count(),
+        points);
+    clock.Advance(5s);
+    store.Tend().IgnoreError();
+  }
+}
+
+TEST_F(MetricStoreTest, BeyondItsSizeTheOldestSamplesGoAndWhatIsRolledUpStays) {
+  constexpr std::uint64_t kMost = 8 << 20;
+  store_.reset();
+  store_ = MetricStore::Open(dir_.path() + "/metrics.db", clock_, kMost).value();
+  const std::int64_t from = Now();
+  FillWithNoise(*store_, clock_, 200, 10 * 720);  // some 12 MB
+  ASSERT_TRUE(store_->Flush().ok());
+  EXPECT_GT(store_->Stats().dropped_blocks, 0u);
+  EXPECT_LT(store_->Stats().disk_bytes, kMost + (4 << 20));
+  const auto known = [&](std::int64_t since, std::int64_t step) {
+    const Answer answer = Ask({.name = "noise",
+                               .matchers = {{"i", Matcher::Op::kEqual, "7"}},
+                               .from_ms = since,
+                               .to_ms = since + 3'600'000,
+                               .step_ms = step});
+    return answer.series.empty()
+               ? 0
+               : std::count_if(answer.series[0].values.begin(), answer.series[0].values.end(),
+                               [](double v) { return !std::isnan(v); });
+  };
+  EXPECT_EQ(known(from, 5000), 0);
+  EXPECT_EQ(known(from, 60'000), 60);
+  EXPECT_EQ(known(Now() - 3'600'000, 5000), 720);
+}
+
+TEST_F(MetricStoreTest, OnAFullDiskTheOldestGoAndNewSamplesAreKept) {
+  store_.reset();
+  if (!MountSmallDisk(dir_.path(), "size=32m")) GTEST_SKIP() << "needs CAP_SYS_ADMIN";
+  Reopen();
+  FillWithNoise(*store_, clock_, 200, 3 * 720);
+  {  // Somebody else takes all that is left.
+    std::ofstream file(dir_.path() + "/other", std::ios::binary);
+    const std::string block(4096, 'x');
+    while (file.write(block.data(), std::ssize(block)).flush()) {
+    }
+  }
+  FillWithNoise(*store_, clock_, 200, 4 * 720);
+  EXPECT_GT(store_->Stats().dropped_blocks, 0u);
+  const Answer answer = Ask({.name = "noise",
+                             .matchers = {{"i", Matcher::Op::kEqual, "7"}},
+                             .from_ms = Now() - 1'800'000,
+                             .to_ms = Now(),
+                             .step_ms = 5000});
+  ASSERT_EQ(answer.series.size(), 1u);
+  EXPECT_TRUE(std::none_of(answer.series[0].values.begin(), answer.series[0].values.end(),
+                           [](double v) { return std::isnan(v); }));
+}
+
+// The wall clock may be put elsewhere; the steady one goes on.
+class ShiftedClock final : public Clock {
+ public:
+  std::chrono::system_clock::time_point Now() const override { return clock.Now() + shift; }
+  std::chrono::steady_clock::time_point Steady() const override { return clock.Steady(); }
+  FakeClock clock;
+  std::chrono::seconds shift{0};
+};
+
+TEST(MetricStoreClock, PutBackItsFutureIsForgottenAndTheRestGoesOn) {
+  for (const bool restart : {false, true}) {
+    for (const auto back : {2h, 20h}) {
+      TempDir dir;
+      ShiftedClock clock;
+      auto store = MetricStore::Open(dir.path() + "/m.db", clock).value();
+      const auto now = [&] {
+        return std::chrono::duration_cast<std::chrono::milliseconds>(clock.Now().time_since_epoch())
+            .count();
+      };
+      const auto run = [&](int rounds, double value) {
+        const MetricStore::Point point{*store->Series("m", {}, Type::kGauge), value};
+        for (int i = 0; i < rounds; ++i) {
+          store->Append(now(), {&point, 1});
+          clock.clock.Advance(5s);
+          ASSERT_TRUE(store->Tend().ok());
+        }
+      };
+      run(36 * 720, 1);
+      clock.shift = -back;
+      if (restart) {
+        store.reset();
+        store = MetricStore::Open(dir.path() + "/m.db", clock).value();
+      }
+      ASSERT_TRUE(store->Tend().ok());
+      run(720, 2);
+      const auto values = [&](std::int64_t from, std::int64_t to) {
+        const auto answer = store->Ask({.name = "m",
+                                        .from_ms = from / 60'000 * 60'000,
+                                        .to_ms = to / 60'000 * 60'000,
+                                        .step_ms = 60'000});
+        return answer->series.at(0).values;
+      };
+      const auto after = values(now() - 3'500'000, now());
+      EXPECT_EQ(std::count(after.begin(), after.end(), 2.0), std::ssize(after));
+      const auto before = values(now() - 2 * 3'600'000, now() - 3'700'000);
+      EXPECT_EQ(std::count(before.begin(), before.end(), 1.0), std::ssize(before));
+      EXPECT_EQ(store->Newest("m", {}, 60'000).size(), 1u);
+    }
+  }
 }
 
 }  // namespace
