@@ -132,7 +132,9 @@ absl::StatusOr<Exposition> ParseExposition(std::string_view text) {
       return absl::InvalidArgumentError(
           absl::StrCat("line ", number, ": expected a number after ", figure.name));
     }
-    if (result.figures.size() >= kMaxScrapedFigures) {
+    std::size_t bytes = figure.name.size();
+    for (const auto& [name, value] : figure.labels) bytes += name.size() + value.size();
+    if (result.figures.size() >= kMaxScrapedFigures || bytes > kMaxFigureBytes) {
       ++result.dropped;
       continue;
     }

@@ -12,11 +12,12 @@
 namespace takt::metrics {
 
 inline constexpr std::size_t kMaxScrapeBytes = 16 << 20;
+inline constexpr std::size_t kMaxFigureBytes = 4096;     // name and labels; larger: dropped
 inline constexpr std::size_t kMaxScrapedFigures = 5000;  // of one target; further ones are dropped
 
 struct Exposition {
   std::vector<Figure> figures;  // in the order given; labels by name
-  std::size_t dropped = 0;      // beyond kMaxScrapedFigures
+  std::size_t dropped = 0;      // beyond kMaxScrapedFigures or kMaxFigureBytes
 };
 
 // INVALID_ARGUMENT naming the line. Histograms and summaries come as their parts (_bucket, _sum,

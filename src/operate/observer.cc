@@ -35,6 +35,11 @@ std::int64_t ParentOf(std::int64_t pid) {
   return absl::SimpleAtoi(ToAbsl(rest.substr(0, rest.find(' '))), &parent) ? parent : 0;
 }
 
+// Which station of the line a service is at, and how it stands there.
+std::pair<std::string, std::string> StationOf(const line::ServiceView& service) {
+  return {service.role.empty() ? "other" : service.role, line::AppStateName(service.state)};
+}
+
 bool IsLive(const runtime::InstanceStatus& instance) {
   return instance.state == runtime::InstanceState::kRunning ||
          instance.state == runtime::InstanceState::kStarting;
@@ -251,7 +256,27 @@ std::vector<metrics::Figure> Observer::Figures() {
         {"takt_instance_gpu_memory_bytes", std::move(labels), metrics::Type::kGauge, bytes});
   }
   std::map<std::string, int> states;
-  for (const line::App& app : line_.List()) ++states[line::AppStateName(app.state)];
+  std::map<std::pair<std::string, std::string>, int> stations;
+  for (const line::App& app : line_.List()) {
+    ++states[line::AppStateName(app.state)];
+    for (const line::ServiceView& service : app.services) ++stations[StationOf(service)];
+  }
+  for (const auto& [key, count] : stations) {
+    figures.push_back({"takt_station_services",
+                       {{"state", key.second}, {"station", key.first}},
+                       metrics::Type::kGauge,
+                       static_cast<double>(count)});
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [key, seconds] : station_seconds_) {
+      figures.push_back({"takt_station_seconds_total",
+                         {{"state", key.second}, {"station", key.first}},
+                         metrics::Type::kCounter,
+                         seconds});
+    }
+    figures.insert(figures.end(), targets_up_.begin(), targets_up_.end());
+  }
   for (const auto& [state, count] : states) {
     figures.push_back(
         {"takt_apps", {{"state", state}}, metrics::Type::kGauge, static_cast<double>(count)});
@@ -284,10 +309,15 @@ std::vector<metrics::Figure> Observer::Figures() {
     figures.push_back(
         {"takt_log_disk_bytes", {}, metrics::Type::kGauge, static_cast<double>(stats->disk_bytes)});
   }
-  figures.push_back({"takt_metric_series",
+  const metrics::MetricStats kept = metrics_->Stats();
+  figures.push_back(
+      {"takt_metric_series", {}, metrics::Type::kGauge, static_cast<double>(kept.series)});
+  figures.push_back(
+      {"takt_metric_disk_bytes", {}, metrics::Type::kGauge, static_cast<double>(kept.disk_bytes)});
+  figures.push_back({"takt_metric_dropped_blocks_total",
                      {},
-                     metrics::Type::kGauge,
-                     static_cast<double>(metrics_->Stats().series)});
+                     metrics::Type::kCounter,
+                     static_cast<double>(kept.dropped_blocks)});
   figures.push_back({"takt_scrapes_failed_total",
                      {},
                      metrics::Type::kCounter,
@@ -319,7 +349,22 @@ void Observer::Store(const std::vector<metrics::Figure>& figures,
   metrics_->Append(now, points);
 }
 
-void Observer::Sample() { Store(Figures()); }
+void Observer::Sample() {
+  // What is seen now counts since the last look; a machine that slept was at no station.
+  const auto now = clock_.Steady();
+  const auto since = std::min<std::chrono::steady_clock::duration>(
+      now - std::exchange(last_sample_, now), 2 * kSampleInterval);
+  const std::vector<line::App> apps = line_.List();
+  {
+    const std::lock_guard lock(mutex_);
+    for (const line::App& app : apps) {
+      for (const line::ServiceView& service : app.services) {
+        station_seconds_[StationOf(service)] += std::chrono::duration<double>(since).count();
+      }
+    }
+  }
+  Store(Figures());
+}
 
 void Observer::ReadLearning(const std::string& name) {
   const auto app = line_.Get(name);
@@ -400,7 +445,8 @@ void Observer::ScaleServices() {
 }
 
 void Observer::SampleLoop() {
-  auto next_sample = clock_.Steady(), next_learning = next_sample;
+  last_sample_ = clock_.Steady();
+  auto next_sample = last_sample_, next_learning = next_sample;
   auto next_diagnosis = next_sample + kDiagnoseInterval;
   auto next_scaling = next_sample + kScaleInterval;
   do {
@@ -520,15 +566,41 @@ void Observer::ScrapeLoop() {
   while (WaitUntil(next)) {
     next = clock_.Steady() + kSampleInterval;
     std::map<std::string, Known> still;
-    for (const Target& target : Targets()) {
+    const std::vector<Target> targets = Targets();
+    std::vector<std::pair<const Target*, Known*>> due;
+    for (const Target& target : targets) {
       Known& it = still[target.instance] = known[target.instance];
-      if (clock_.Steady() < it.not_before) continue;
-      // One that is starting answers soon; one that never does is asked ever more seldom.
-      it.pause = Scrape(target, it) ? std::chrono::steady_clock::duration(0)
-                                    : std::min<std::chrono::steady_clock::duration>(
-                                          kMaxScrapePause, 2 * it.pause + kSampleInterval);
-      // Less a little: the next round must not miss it by the time that this one took.
-      it.not_before = clock_.Steady() + it.pause - kSampleInterval / 2;
+      if (clock_.Steady() >= it.not_before) due.emplace_back(&target, &it);
+    }
+    std::atomic<std::size_t> next_due = 0;
+    const auto work = [&] {
+      for (std::size_t i = next_due++; i < due.size(); i = next_due++) {
+        auto& [target, it] = due[i];
+        it->up = Scrape(*target, *it);
+        // One that is starting answers soon; one that never does is asked ever more seldom.
+        it->pause = it->up ? std::chrono::steady_clock::duration(0)
+                           : std::min<std::chrono::steady_clock::duration>(
+                                 kMaxScrapePause, 2 * it->pause + kSampleInterval);
+        // Less a little: the next round must not miss it by the time that this one took.
+        it->not_before = clock_.Steady() + it->pause - kSampleInterval / 2;
+      }
+    };
+    std::vector<std::thread> helpers;
+    for (std::size_t i = 1; i < std::min(kScrapeThreads, due.size()); ++i)
+      helpers.emplace_back(work);
+    work();
+    for (std::thread& helper : helpers) helper.join();
+    std::vector<metrics::Figure> up;
+    for (const Target& target : targets) {
+      up.push_back(
+          {"takt_target_up",
+           {{"app", target.app}, {"instance", target.instance}, {"service", target.service}},
+           metrics::Type::kGauge,
+           still[target.instance].up ? 1.0 : 0.0});
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      targets_up_ = std::move(up);
     }
     known.swap(still);
   }

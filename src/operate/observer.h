@@ -45,6 +45,7 @@ inline constexpr std::chrono::seconds kSampleInterval{5};
 inline constexpr std::chrono::seconds kLearningInterval{2};  // of an app that is running
 inline constexpr std::chrono::seconds kDiagnoseInterval{10};
 inline constexpr std::chrono::milliseconds kScrapeTimeout{2000};
+inline constexpr std::size_t kScrapeThreads = 4;  // so many targets may hang and harm nobody
 // Between attempts at a target that does not answer; it begins with kSampleInterval.
 inline constexpr std::chrono::seconds kMaxScrapePause{30};
 
@@ -100,6 +101,7 @@ class Observer {
     std::chrono::system_clock::time_point answered_at;
     std::chrono::steady_clock::time_point not_before;
     std::chrono::steady_clock::duration pause{0};
+    bool up = false;  // it answered the last time
   };
   Observer(const std::string& data_dir, line::Line& line, runtime::Runtime& runtime,
            storage::VolumeStore& volumes, const Clock& clock);
@@ -133,8 +135,9 @@ class Observer {
   std::unique_ptr<Runs> runs_;
   std::unique_ptr<metrics::GpuReader> gpus_;
   std::unique_ptr<logs::Collector> collector_;
-  Doctor doctor_;                   // the sampling thread's
-  std::unique_ptr<Scaler> scaler_;  // the sampling thread's
+  std::chrono::steady_clock::time_point last_sample_;  // the sampling thread's
+  Doctor doctor_;                                      // the sampling thread's
+  std::unique_ptr<Scaler> scaler_;                     // the sampling thread's
 
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -142,6 +145,9 @@ class Observer {
   std::set<std::string> known_;    // apps that were there; under mutex_
   bool stop_ = false;              // under mutex_
   std::atomic<std::uint64_t> scrapes_failed_{0};
+  std::map<std::pair<std::string, std::string>, double>
+      station_seconds_;                      // (station, state); under mutex_
+  std::vector<metrics::Figure> targets_up_;  // of the last round; under mutex_
   std::thread sampler_, scraper_;
 };
 
