@@ -237,9 +237,6 @@ volumes:
         self.assertTrue([e for e in events if e["kind"] == "learning" and "run 1" in e["message"]
                          and e["level"] == "warning"], events)
         self.assertTrue([e for e in events if e["kind"] == "alert"], events)
-        self.call("POST", "/apps/trainer/stop")
-        wait_for(lambda: not [a for a in self.get("/alerts")["alerts"]
-                              if a["rule"] == "training_goes_wrong"], "the alert to be over")
 
 
 if __name__ == "__main__":
