@@ -462,7 +462,7 @@ void AddLogSearchRoutes(Router& router, logs::LogStore& store, Workers& workers,
 }
 
 void AddSavedSearchRoutes(Router& router, logs::SavedSearches& searches,
-                          std::function<void()> changed) {
+                          const std::function<void()>& changed) {
   router.Add("GET", "/logs/searches", {}, [&](Call&) { return ListSearches(searches); });
   router.Add("PUT", "/logs/searches/{name}", {}, [&searches, changed](Call& call) -> Result {
     Result reply = PutSearch(searches, call);

@@ -48,7 +48,7 @@ void AddLogSearchRoutes(Router& router, logs::LogStore& store, Workers& workers,
                         Workers& exporters);
 // `changed` is called after each change of the list.
 void AddSavedSearchRoutes(Router& router, logs::SavedSearches& searches,
-                          std::function<void()> changed);
+                          const std::function<void()>& changed);
 void AddLogForwardRoutes(Router& router, logs::Forwarder& forwarder, Workers& workers);
 
 }  // namespace takt::api

@@ -6,8 +6,6 @@
 
 namespace takt::api {
 
-using std::chrono::steady_clock;
-
 constexpr std::string_view kComment = ":\n\n";
 constexpr std::size_t kLinesPerPiece = 500;
 

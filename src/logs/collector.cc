@@ -147,7 +147,7 @@ struct Collector::Feed {
   absl::Status Deliver(LogStore& store, bool all, std::chrono::steady_clock::time_point now) {
     if (all || joiner.WaitedEnough(now)) joiner.Finish();
     if (joiner.done().empty()) return absl::OkStatus();
-    const absl::Status status = store.Append(stream, joiner.done());
+    absl::Status status = store.Append(stream, joiner.done());
     if (status.ok()) {
       joiner.done().clear();
       return status;

@@ -185,7 +185,7 @@ std::optional<std::int64_t> RecogniseTime(std::string_view text) {
   } else if ((zone == '+' || zone == '-') && Digits(text, at + 1, 2) >= 0) {
     const std::size_t minutes_at = at + 3 + (at + 3 < text.size() && text[at + 3] == ':' ? 1 : 0);
     const int offset = Digits(text, at + 1, 2) * 60 + std::max(0, Digits(text, minutes_at, 2));
-    seconds = timegm(&tm) - (zone == '+' ? 60 : -60) * offset;
+    seconds = timegm(&tm) - (zone == '+' ? 60L : -60L) * offset;
   } else {
     seconds = std::mktime(&tm);
   }

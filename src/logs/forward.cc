@@ -372,8 +372,9 @@ absl::Status Forwarder::Load(std::vector<Forward> fixed) {
     }
   }
   for (const auto& [name, forward] : known) {
-    const bool gone = forward.fixed && std::none_of(fixed.begin(), fixed.end(),
-                                                    [&](const auto& f) { return f.name == name; });
+    const bool gone =
+        forward.fixed && std::none_of(fixed.begin(), fixed.end(),
+                                      [&n = name](const auto& f) { return f.name == n; });
     if (gone)
       TAKT_RETURN_IF_ERROR(db_->Run("DELETE FROM forward WHERE name=?", {std::string_view(name)}));
   }
@@ -457,7 +458,7 @@ absl::Status Forwarder::Put(Forward forward, bool from_start) {
         StrCat("there are ", kMaxForwards, " log forwards, the most allowed: remove one"));
   }
   TAKT_RETURN_IF_ERROR(store_.AddReader(forward.name, from_start));
-  if (const absl::Status saved = Save(forward); !saved.ok()) {
+  if (absl::Status saved = Save(forward); !saved.ok()) {
     store_.RemoveReader(forward.name).IgnoreError();
     return saved;
   }

@@ -39,7 +39,7 @@ class FakeReceiver {
     const std::lock_guard lock(mutex_);
     ++requests_;
     headers_ = request.headers;
-    const absl::StatusOr<net::PostReply> answer = answer_(requests_);
+    absl::StatusOr<net::PostReply> answer = answer_(requests_);
     if (!answer.ok() || answer->status / 100 != 2) return answer;
     const Json body = Json::parse(Gunzip(request.body));
     for (const Json& stream : body["streams"]) {
@@ -94,7 +94,7 @@ class ForwardTest : public testing::Test {
     ASSERT_TRUE(forwarder.ok()) << forwarder.status();
     forwarder_ = *std::move(forwarder);
   }
-  void Log(std::vector<std::string> texts, const std::string& app = "train",
+  void Log(const std::vector<std::string>& texts, const std::string& app = "train",
            Level level = Level::kInfo) {
     const auto stream = store_->Stream({.app = app, .service = "main", .instance = app + "-1"}, 2);
     ASSERT_TRUE(stream.ok());
@@ -256,6 +256,7 @@ TEST_F(ForwardTest, WaitsAsLongAsTheReceiverAsks) {
 TEST_F(ForwardTest, ABatchThatIsTooLargeGoesInPieces) {
   receiver_.Answer([](int) { return net::PostReply{.status = 413}; });
   std::vector<std::string> texts;
+  texts.reserve(100);
   for (int i = 0; i < 100; ++i) texts.push_back("line " + std::to_string(i));
   Log(texts);
   std::atomic<int> refused = 0;

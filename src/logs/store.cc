@@ -617,7 +617,9 @@ absl::StatusOr<SearchResult> LogStore::Search(const Query& query, const SearchOp
   std::vector<std::int64_t> seen;  // chunks looked at in memory
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& [id, stream] : streams_) {
+    for (const auto& each : streams_) {
+      const std::int64_t id = each.first;
+      const OpenStream* const stream = each.second.get();
       if (!query.MayMatchStream(stream->key)) continue;
       keys[id] = stream->key;
       if (stream->chunk == 0) continue;

@@ -46,7 +46,7 @@ struct StoreOptions {
 struct EntryId {
   std::int64_t chunk = 0;
   std::int64_t index = 0;
-  auto operator<=>(const EntryId&) const = default;
+  auto operator<=>(const EntryId&) const = default;  // NOLINT(modernize-use-nullptr): none is here
 };
 
 struct FoundEntry {

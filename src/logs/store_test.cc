@@ -303,6 +303,7 @@ TEST_F(LogStoreTest, AHundredThousandValuesOfAFieldCostNothingSpecial) {
   const auto a = Stream("a");
   std::vector<Entry> entries;
   constexpr int kValues = 100'000;
+  entries.reserve(kValues);
   for (int i = 0; i < kValues; ++i) {
     entries.push_back({i, Level::kInfo, false, absl::StrCat("user=u", i, " hello"),
                        static_cast<std::uint64_t>(i + 1)});
