@@ -103,6 +103,7 @@ struct Flags {
   std::string plot_file;
   std::string json_file;
   int server_pid = 0;
+  int timeout_ms = 0;
 };
 
 double Micros(std::chrono::nanoseconds ns) { return static_cast<double>(ns.count()) / 1000; }
@@ -153,6 +154,8 @@ int Main(int argc, char** argv) {
   app.add_option("-s,--streams", flags.load.streams, "calls at once on each connection");
   app.add_option("-r,--rate", flags.load.rate, "calls a second; 0: as fast as answers come");
   app.add_option("-d,--duration", flags.duration_s, "seconds that count");
+  app.add_option("--timeout-ms", flags.timeout_ms, "gRPC: deadline of each call; 0: none")
+      ->check(CLI::Range(0, 10'000'000));
   app.add_option("--warm-up", flags.warm_up_s, "seconds before, that do not");
   app.add_option("--server-pid", flags.server_pid, "report this process's CPU time too");
   app.add_option("--json", flags.json_file, "write the figures there");
@@ -170,6 +173,9 @@ int Main(int argc, char** argv) {
   };
   flags.load.duration = seconds(flags.duration_s);
   flags.load.warm_up = seconds(flags.warm_up_s);
+  if (flags.timeout_ms > 0) {
+    flags.load.metadata.emplace_back("grpc-timeout", StrCat(flags.timeout_ms, "m"));
+  }
   flags.load.message = [&](std::uint64_t n) {
     return std::string_view((*requests)[n % requests->size()]);
   };
@@ -211,6 +217,7 @@ int Main(int argc, char** argv) {
       {"seconds", result->seconds},
       {"ok", result->ok},
       {"per_second", static_cast<double>(result->ok) / result->seconds},
+      {"answered_per_second", static_cast<double>(result->answered) / result->seconds},
       {"latency_us",
        {{"mean", Micros(latency.mean())},
         {"p50", Micros(latency.Percentile(50))},
@@ -231,7 +238,12 @@ int Main(int argc, char** argv) {
     out["errors"][name] = count;
     failed += count;
   }
-  if (failed > 0) out["first_error"] = result->first_error;
+  if (failed > 0) {
+    out["first_error"] = result->first_error;
+    out["error_latency_us"] = {{"p50", Micros(result->refusal_latency.Percentile(50))},
+                               {"p99", Micros(result->refusal_latency.Percentile(99))},
+                               {"max", Micros(result->refusal_latency.max())}};
+  }
   for (const auto& second : result->by_second) {
     out["by_second"].push_back({{"at", second.at_seconds},
                                 {"calls", second.calls},

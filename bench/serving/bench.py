@@ -112,10 +112,10 @@ class Bench:
                 raise RuntimeError(f'{model}: the server does not answer; see {process.log.name}')
             time.sleep(0.01)
 
-    def load(self, pid, port, model, connections, streams, *more, seconds=None):
+    def load(self, pid, port, model, connections, streams, *more, seconds=None, request=None):
         out = f'{self.out}/load.json'
         subprocess.run([f'{self.build}/bin/takt-load', '--target', f'127.0.0.1:{port}', '--request',
-                        f'{self.models_dir}/{model}/request.bin', '-c', str(connections), '-s', str(streams), '-d',
+                        request or f'{self.models_dir}/{model}/request.bin', '-c', str(connections), '-s', str(streams), '-d',
                         str(seconds or self.seconds), '--warm-up', '0.5', '--server-pid', str(pid), '--json', out, *more],
                        check=True, capture_output=True)
         with open(out) as f:
@@ -206,23 +206,43 @@ class Bench:
         with open(body, 'w') as f:
             json.dump({'instances': [[round((i % 7) / 7, 6) for i in range(784)]]}, f)
         for connections in (1, 8, 32):
-            requests = 3000 if self.quick else 20000
-            rest_cpu = []
-            for _ in range(self.repeats):
-                before = cpu_seconds(server.pid)
-                said = subprocess.run(['h2load', '--h1', '-n', str(requests), '-c', str(connections), '-d', body,
-                                       f'http://127.0.0.1:{rest}/v1/models/mnist:predict'],
-                                      check=True, capture_output=True, text=True).stdout
-                done = int(re.search(r'(\d+) succeeded', said)[1])
-                if done != requests:
-                    raise RuntimeError(f'REST: {done} of {requests} succeeded')
-                rest_cpu.append((cpu_seconds(server.pid) - before) / done * 1e6)
+            rest_cpu = [self.load(server.pid, rest, 'mnist', connections, 1, '--rest', '--model', 'mnist',
+                                  request=body)['server_cpu_us_per_request'] for _ in range(self.repeats)]
             grpc = [self.load(server.pid, port, 'mnist', connections, 1)['server_cpu_us_per_request']
                     for _ in range(self.repeats)]
             self.extra(f'REST rows, {connections} connections', cpu_us=round(statistics.median(rest_cpu), 1),
                        grpc_cpu_us=round(statistics.median(grpc), 1),
                        ratio=round(statistics.median(rest_cpu) / statistics.median(grpc), 2))
         self.stop_all()
+
+    def overload(self):
+        """Three times as many requests a second as the server can answer: of the CNN, and of a model whose runs
+        take so long that each call has a deadline."""
+        for model, load, timeout in (('cnn', (8, 16), 0), ('transformer', (2, 2), 500)):
+            server, port, _, _ = self.serve(model, '--event_loop_threads=1', '--batching=auto',
+                                            '--tensorflow_intra_op_parallelism=1')
+            out = f'{self.out}/overload.json'
+
+            def ask(*flags):
+                subprocess.run([f'{self.build}/bin/takt-load', '--target', f'127.0.0.1:{port}', '--request',
+                                f'{self.models_dir}/{model}/request.bin', '-d', str(self.seconds), '--timeout-ms',
+                                str(timeout), '--json', out, *flags], capture_output=True)
+                with open(out) as f:
+                    return json.load(f)
+            capacity = statistics.median(ask('-c', str(load[0]), '-s', str(load[1]))['answered_per_second']
+                                         for _ in range(self.repeats))
+            reports = [ask('-c', '16', '-s', '1000', '--rate', str(int(3 * capacity))) for _ in range(self.repeats)]
+
+            def middle(get):
+                return statistics.median(get(r) for r in reports)
+            self.extra(f'3 x capacity, {model}', capacity=round(capacity),
+                       goodput=round(middle(lambda r: r['answered_per_second']) / capacity, 2),
+                       refused_per_second=round(middle(lambda r: sum(r['errors'].values()) / r['seconds'])),
+                       refusal_p50_ms=round(middle(lambda r: r['error_latency_us']['p50']) / 1000, 1),
+                       refusal_p99_ms=round(middle(lambda r: r['error_latency_us']['p99']) / 1000, 1),
+                       answer_p99_ms=round(middle(lambda r: r['latency_us']['p99']) / 1000, 1),
+                       codes='/'.join(sorted({code for r in reports for code in r['errors']})))
+            self.stop_all()
 
     def two_loops(self):
         rates = {}
@@ -275,7 +295,7 @@ def main():
     parser.add_argument('--quick', action='store_true')
     parser.add_argument('--seconds', type=float, default=3, help='of each load')
     parser.add_argument('--repeats', type=int, default=5)
-    parser.add_argument('--only', default='mnist,cnn,megabyte,transformer,rest,loops,idle,switch')
+    parser.add_argument('--only', default='mnist,cnn,megabyte,transformer,rest,overload,loops,idle,switch')
     args = parser.parse_args()
     os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
     only = args.only.split(',')
@@ -289,6 +309,8 @@ def main():
                 bench.compare(model, loads[:1] + loads[-1:] if args.quick else loads)
         if 'rest' in only:
             bench.rest()
+        if 'overload' in only:
+            bench.overload()
         if 'loops' in only:
             bench.two_loops()
         if 'idle' in only:

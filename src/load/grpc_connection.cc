@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -71,21 +72,27 @@ class GrpcConnection final : public Connection {
 
   bool Open();
   void Ask(Clock::time_point due, bool counted, std::string_view message) override;
-  std::size_t active() const override { return streams_.size(); }
+  std::size_t active() const override { return active_; }
   std::size_t allowed() const override { return allowed_; }
   Clock::time_point oldest() const override {
     Clock::time_point oldest = Clock::time_point::max();
-    for (const auto& stream : streams_) oldest = std::min(oldest, stream->due);
+    for (const auto& stream : streams_) {
+      if (stream != nullptr) oldest = std::min(oldest, stream->due);
+    }
     return oldest;
   }
 
  private:
   void SendBody(Stream& stream);
-  Stream* Find(std::uint32_t id) {
+  void SendBodies() {
     for (auto& stream : streams_) {
-      if (stream->id == id) return stream.get();
+      if (stream != nullptr) SendBody(*stream);
     }
-    return nullptr;
+  }
+  Stream* Find(std::uint32_t id) {
+    if (streams_.empty() || id < first_id_) return nullptr;
+    const std::size_t at = (id - first_id_) / 2;
+    return at < streams_.size() ? streams_[at].get() : nullptr;
   }
   absl::Status OnFrame(std::uint8_t type, std::uint8_t flags, std::uint32_t stream_id,
                        const unsigned char* payload, std::size_t size);
@@ -99,7 +106,10 @@ class GrpcConnection final : public Connection {
   nghttp2_hd_deflater* deflater_ = nullptr;
   nghttp2_hd_inflater* inflater_ = nullptr;
   std::uint32_t next_id_ = 1;
-  std::vector<std::unique_ptr<Stream>> streams_;
+  // By id, from first_id_ on; null = answered already, never at the front.
+  std::deque<std::unique_ptr<Stream>> streams_;
+  std::uint32_t first_id_ = 1;
+  std::size_t active_ = 0;
   std::vector<std::unique_ptr<Stream>> spare_;
   std::string block_;    // the request's headers
   int blocks_made_ = 0;  // from the third on, all is in the table and the block stays the same
@@ -180,7 +190,9 @@ void GrpcConnection::Ask(Clock::time_point due, bool counted, std::string_view m
   AppendFrameHeader(block.size(), kHeaders, kEndHeaders, stream->id, out_);
   out_.append(block);
   SendBody(*stream);
+  if (streams_.empty()) first_id_ = stream->id;
   streams_.push_back(std::move(stream));
+  ++active_;
 }
 
 void GrpcConnection::SendBody(Stream& stream) {
@@ -254,13 +266,15 @@ absl::Status GrpcConnection::OnFrame(std::uint8_t type, std::uint8_t flags, std:
         const std::uint32_t value = ReadU32(payload + i + 2);
         if (id == 3) allowed_ = value;
         if (id == 4) {
-          for (auto& stream : streams_) stream->window += value - initial_window_;
+          for (auto& stream : streams_) {
+            if (stream != nullptr) stream->window += value - initial_window_;
+          }
           initial_window_ = value;
         }
         if (id == 5) frame_bytes_ = value;
       }
       AppendFrameHeader(0, kSettings, kAck, 0, out_);
-      for (auto& stream : streams_) SendBody(*stream);
+      SendBodies();
       return absl::OkStatus();
     }
     case kPing:
@@ -275,7 +289,7 @@ absl::Status GrpcConnection::OnFrame(std::uint8_t type, std::uint8_t flags, std:
       const std::uint32_t more = ReadU32(payload) & kLargestWindow;
       if (stream_id == 0) {
         window_ += more;
-        for (auto& stream : streams_) SendBody(*stream);
+        SendBodies();
       } else if (Stream* stream = Find(stream_id); stream != nullptr) {
         stream->window += more;
         SendBody(*stream);
@@ -317,12 +331,11 @@ void GrpcConnection::Done(Stream* stream, int status) {
   on_answer_({stream->due, stream->counted,
               status < 0 ? static_cast<int>(absl::StatusCode::kUnknown) : status, stream->text,
               &stream->answer});
-  for (auto& slot : streams_) {
-    if (slot.get() != stream) continue;
-    spare_.push_back(std::move(slot));
-    if (&slot != &streams_.back()) slot = std::move(streams_.back());
-    streams_.pop_back();
-    return;
+  spare_.push_back(std::move(streams_[(stream->id - first_id_) / 2]));
+  --active_;
+  while (!streams_.empty() && streams_.front() == nullptr) {
+    streams_.pop_front();
+    first_id_ += 2;
   }
 }
 

@@ -96,14 +96,18 @@ class Load {
 
 void Load::Answered(const Answer& answer) {
   if (answer.error == 0) result_.last_answer.swap(*answer.body);
-  if (!answer.counted || result_.seconds > 0) return;  // not, or no longer
+  if (result_.seconds > 0) return;  // no longer
+  const Clock::time_point now = Clock::now();
+  if (answer.error == 0 && now >= count_from_) ++result_.answered;
+  if (!answer.counted) return;
+  const auto took = now - answer.due;
   if (answer.error == 0) {
-    const auto took = Clock::now() - answer.due;
     result_.latency.Record(took);
     second_.Record(took);
     ++result_.ok;
     return;
   }
+  result_.refusal_latency.Record(took);
   ++result_.errors[answer.error];
   ++second_errors_;
   if (result_.first_error.empty()) result_.first_error = StrCat(answer.error, ": ", answer.text);

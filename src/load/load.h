@@ -63,10 +63,14 @@ struct LoadProgress {
 
 struct LoadResult {
   std::uint64_t ok = 0;
+  // OK answers that came within the counted time, whenever their calls were due: of a server that
+  // is asked for more than it can do, what it does.
+  std::uint64_t answered = 0;
   std::map<int, std::uint64_t> errors;  // by gRPC status code, or HTTP's beyond 299
   std::string first_error;              // "14: unavailable ...", "503: {...}"
   double seconds = 0;                   // of the counted time
   Histogram latency;                    // of answers that are OK
+  Histogram refusal_latency;            // of the others
   std::string last_answer;              // the last one that is OK: the message, or the body
   double client_cpu_seconds = 0;
   std::vector<LoadSecond> by_second;

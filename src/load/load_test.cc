@@ -70,6 +70,7 @@ TEST_F(LoadTest, AsksAsOftenAsItWasTold) {
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->ok, 1000U);
   EXPECT_EQ(result->latency.count(), 1000U);
+  EXPECT_EQ(result->answered, 1000U);
   EXPECT_EQ(result->last_answer, "hello");
   EXPECT_EQ(server_->stats().calls, 1000U);
 }

@@ -32,6 +32,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kReadBufferBytes = 256 << 10;
+// As long as a turn has not taken longer, a connection that has more than a buffer is read again.
+constexpr std::chrono::milliseconds kMaxReadingOfATurn{2};
 constexpr std::size_t kWriteChunkBytes = 256 << 10;
 constexpr std::size_t kFramingBytes = 5;  // compressed flag, length
 constexpr std::size_t kMaxRecycledResponseBytes = 64 << 10;
@@ -59,6 +61,13 @@ nghttp2_nv MakeNv(std::string_view name, std::string_view value, bool fixed = tr
   nv.flags =
       fixed ? NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE : NGHTTP2_NV_FLAG_NONE;
   return nv;
+}
+// "0" to "16", which live for ever.
+std::string_view GrpcStatusText(absl::StatusCode code) {
+  constexpr std::string_view kTexts[] = {"0", "1",  "2",  "3",  "4",  "5",  "6",  "7", "8",
+                                         "9", "10", "11", "12", "13", "14", "15", "16"};
+  const auto at = static_cast<std::size_t>(GrpcStatusFor(code));
+  return at < std::size(kTexts) ? kTexts[at] : kTexts[static_cast<int>(absl::StatusCode::kUnknown)];
 }
 nghttp2_nv CopyNv(std::string_view name, std::string_view value) {
   return MakeNv(name, value, false);
@@ -692,6 +701,7 @@ void Connection::OnEvents(std::uint32_t events) {
   }
   if ((events & EPOLLOUT) != 0) WantWrite();
   if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP)) == 0) return;
+  bool more = false;
   do {
     const ssize_t got = ReadSome(shard_->read_buffer.get(), kReadBufferBytes);
     if (got < 0) return Close();
@@ -717,8 +727,12 @@ void Connection::OnEvents(std::uint32_t events) {
       return Close();
     }
     WantWrite();
-    // What TLS has decrypted and not yet handed over, epoll does not report.
-  } while (ssl_ != nullptr && SSL_pending(ssl_) > 0);
+    // What TLS has decrypted and not yet handed over, epoll does not report. A full buffer: where
+    // much waits it is better known here than in the kernel, so that it can be refused.
+    more = (ssl_ != nullptr && SSL_pending(ssl_) > 0) ||
+           (static_cast<std::size_t>(got) == kReadBufferBytes &&
+            Clock::now() - shard_->loop->now() < kMaxReadingOfATurn);
+  } while (more);
 }
 
 bool Connection::ReceivePlain(std::string_view bytes) {
@@ -1151,6 +1165,23 @@ void Connection::Submit(Call* call) {
     provider.source.ptr = call;
     provider.read_callback = ReadAnswerOf;
     nghttp2_submit_response(session_, call->stream_id, kHeaders, std::size(kHeaders), &provider);
+    return;
+  }
+
+  if (!has_message && call->finished && plain) {
+    // Refusing has to be cheap: nothing is allocated here but a text that has to be encoded.
+    const std::string_view message = ToStd(call->status_.message());
+    std::string encoded;
+    if (message.size() > kMaxGrpcMessageText || !IsPlainGrpcMessage(message)) {
+      encoded = PercentEncode(CutMessage(message, kMaxGrpcMessageText));
+    }
+    const nghttp2_nv headers[] = {
+        MakeNv(":status", "200"), MakeNv("content-type", "application/grpc"),
+        MakeNv("grpc-accept-encoding", kGrpcAcceptEncoding),
+        MakeNv("grpc-status", GrpcStatusText(call->status_.code())),
+        CopyNv("grpc-message", encoded.empty() ? message : std::string_view(encoded))};
+    const std::size_t count = std::size(headers) - (message.empty() ? 1 : 0);
+    nghttp2_submit_response(session_, call->stream_id, headers, count, nullptr);
     return;
   }
 

@@ -136,12 +136,20 @@ absl::StatusOr<std::string> GrpcDeflate(GrpcCompression compression, std::string
   return packed;
 }
 
+namespace {
+bool IsPlain(unsigned char c) { return c >= 0x20 && c <= 0x7e && c != '%'; }
+}  // namespace
+
+bool IsPlainGrpcMessage(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), IsPlain);
+}
+
 std::string PercentEncode(std::string_view text) {
   constexpr char kHex[] = "0123456789ABCDEF";
   std::string out;
   out.reserve(text.size());
   for (unsigned char c : text) {
-    if (c >= 0x20 && c <= 0x7e && c != '%') {
+    if (IsPlain(c)) {
       out.push_back(static_cast<char>(c));
     } else {
       out.push_back('%');

@@ -37,6 +37,8 @@ absl::StatusOr<std::string> GrpcDeflate(GrpcCompression compression, std::string
 
 // As grpc-message: bytes outside of printable ASCII, and '%', become %XX.
 std::string PercentEncode(std::string_view text);
+// Whether PercentEncode would leave it as it is.
+bool IsPlainGrpcMessage(std::string_view text);
 // At most `most` characters, then "...TRUNCATED".
 std::string CutMessage(std::string_view text, std::size_t most);
 

@@ -135,6 +135,19 @@ void Servable::RunOnZeros() const {
   }
 }
 
+absl::Status Servable::RunOnWorker(std::function<void()> work) {
+  if (wait_for_workers_.fetch_add(1, std::memory_order_relaxed) >= kMaxQueuedRequests) {
+    wait_for_workers_.fetch_sub(1, std::memory_order_relaxed);
+    return absl::UnavailableError(StrCat("model \"", options_.name, "\": ", kMaxQueuedRequests,
+                                         " requests wait for a thread to run on"));
+  }
+  workers_->Run([self = shared_from_this(), work = std::move(work)] {
+    self->wait_for_workers_.fetch_sub(1, std::memory_order_relaxed);
+    work();
+  });
+  return absl::OkStatus();
+}
+
 bool Servable::BelongsOnWorker(const Signature& signature, std::int64_t rows) const {
   return workers_ != nullptr && signature.cost_.Estimate(rows) > RunCost::kLong;
 }
@@ -157,10 +170,12 @@ void Servable::Run(RunRequest request, RunDone done) {
   const bool scalar = request.inputs.empty() || request.inputs[0].rank() == 0;
   const std::int64_t rows = scalar ? 1 : std::max<std::int64_t>(request.inputs[0].dims()[0], 1);
   if (net::EventLoop::Current() != nullptr && BelongsOnWorker(signature, rows)) {
-    workers_->Run(
-        [self = shared_from_this(), request = std::move(request), rows, done = std::move(done)] {
-          done(self->RunNow(*request.signature, request.inputs, {request.deadline}, rows));
+    const auto shared_done = std::make_shared<RunDone>(std::move(done));
+    const absl::Status queued =
+        RunOnWorker([this, request = std::move(request), rows, shared_done] {
+          (*shared_done)(RunNow(*request.signature, request.inputs, {request.deadline}, rows));
         });
+    if (!queued.ok()) (*shared_done)(queued);
     return;
   }
   done(RunNow(signature, request.inputs, {request.deadline}, rows));

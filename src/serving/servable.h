@@ -101,7 +101,8 @@ class Servable : public std::enable_shared_from_this<Servable> {
                                              std::int64_t rows = 1) const;
   // Whether a run of so many rows would hold up an event loop, and there are workers to take it.
   bool BelongsOnWorker(const Signature& signature, std::int64_t rows) const;
-  void RunOnWorker(std::function<void()> work) const { workers_->Run(std::move(work)); }
+  // UNAVAILABLE, and `work` is dropped, where kMaxQueuedRequests wait for workers already.
+  absl::Status RunOnWorker(std::function<void()> work);
   // Runs every signature on zeros, so that what TensorFlow builds at a first run (the executor,
   // kernels for shapes) is there before a request comes. What a model says to zeros does not
   // matter.
@@ -115,6 +116,7 @@ class Servable : public std::enable_shared_from_this<Servable> {
   Servable() = default;
   Options options_;
   WorkerPool* workers_ = nullptr;
+  std::atomic<std::int64_t> wait_for_workers_{0};
   std::unique_ptr<Session> session_;
   std::vector<std::unique_ptr<Signature>> signatures_;
   std::mutex joint_mutex_;

@@ -168,12 +168,16 @@ class LoopState final : public net::EventLoop::TurnEnd {
     return *snapshot_;
   }
   std::uint64_t generation() const { return generation_; }
-  void OnTurnEnd() override { snapshot_.reset(); }
+  void OnTurnEnd() override {
+    snapshot_.reset();
+    alone = 0;
+  }
 
   Route route;
   std::vector<Entry> entries;
   std::vector<std::string_view> filter;
   std::vector<WireTensor> wire;
+  std::int64_t alone = 0;  // requests of this turn that were run past the queue
 
  private:
   net::EventLoop* const loop_;
@@ -392,6 +396,12 @@ absl::Status PredictService::Begin(LoopState& state, net::GrpcCallPtr& call,
 }
 
 void PredictService::RunAlone(LoopState& state, Servable& servable, BatchEntry entry) {
+  if (++state.alone > kMaxUntimedRequests && Clock::now() - entry.begin > kMaxQueueWait) {
+    return OnError(
+        entry, absl::UnavailableError(
+                   StrCat("too many requests at once: ", state.alone, " were taken before, and ",
+                          "their runs took more than ", kMaxQueueWait.count(), " ms")));
+  }
   std::vector<Tensor> inputs;
   inputs.reserve(state.wire.size());
   std::shared_ptr<const void> owner;
@@ -415,14 +425,15 @@ void PredictService::RunAlone(LoopState& state, Servable& servable, BatchEntry e
   }
   // Not by the queue again, which has said no.
   auto shared = std::make_shared<BatchEntry>(std::move(entry));
-  servable.RunOnWorker(
-      [this, shared, rows, keep = servable.shared_from_this(), inputs = std::move(inputs)] {
+  const absl::Status queued =
+      servable.RunOnWorker([this, shared, rows, run_by = &servable, inputs = std::move(inputs)] {
         shared->started = Clock::now();
         if (shared->IsDead(shared->started)) {
           return OnError(*shared, absl::DeadlineExceededError("Deadline Exceeded"));
         }
-        Finish(*shared, keep->RunNow(*shared->signature, inputs, {shared->deadline}, rows));
+        Finish(*shared, run_by->RunNow(*shared->signature, inputs, {shared->deadline}, rows));
       });
+  if (!queued.ok()) OnError(*shared, queued);
 }
 
 void PredictService::OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) {

@@ -385,11 +385,7 @@ class AutomaticQueue final : public BatchQueue {
     if (entry.call && IsBetterInPlace(*entry.call, rows)) return Joined::kRunAlone;
     Lane* lane = LaneOf(loop);
     if (lane == nullptr) return Joined::kRunAlone;
-    if (queued_.load(std::memory_order_relaxed) >= kMaxQueuedRequests) {
-      return absl::UnavailableError(
-          StrCat("The batch scheduling queue to which this task was submitted is full; ",
-                 kMaxQueuedRequests, " requests wait"));
-    }
+    TAKT_RETURN_IF_ERROR(Admit(*lane, entry));
     Batch* batch = lane->Find(source, rows);
     if (batch == nullptr) {
       const std::int64_t most = MostRows(source);
@@ -399,6 +395,7 @@ class AutomaticQueue final : public BatchQueue {
     }
     batch->Add(source, rows, std::move(entry));
     queued_.fetch_add(1, std::memory_order_relaxed);
+    lane->Added(rows);
     lane->Schedule(servable);
     return Joined::kYes;
   }
@@ -409,6 +406,17 @@ class AutomaticQueue final : public BatchQueue {
   class Lane final : public net::EventLoop::TurnEnd {
    public:
     Lane(AutomaticQueue* queue, net::EventLoop* loop) : loop(loop), queue_(queue) {}
+
+    void Added(std::int64_t rows) {
+      ++requests_;
+      rows_ += rows;
+    }
+    std::int64_t requests() const { return requests_; }
+    // What is here will have been run after so long, as far as runs were measured.
+    std::chrono::nanoseconds ExpectedWait() const {
+      return std::chrono::nanoseconds(
+          static_cast<std::int64_t>(row_ns_ * static_cast<double>(rows_)));
+    }
 
     // The servable, and with it this lane, lives until the turn's end.
     void Schedule(Servable& servable) {
@@ -424,6 +432,7 @@ class AutomaticQueue final : public BatchQueue {
       return nullptr;
     }
     absl::StatusOr<Batch*> Open(const BatchSource& source, std::int64_t capacity) {
+      row_ns_ = queue_->RowNs(capacity);
       for (std::size_t i = spare_.size(); i-- > 0;) {
         if (spare_[i]->capacity() != capacity || !spare_[i]->Fits(source, 1)) continue;
         waiting_.push_back(std::move(spare_[i]));
@@ -438,18 +447,24 @@ class AutomaticQueue final : public BatchQueue {
 
     void OnTurnEnd() override {
       const std::shared_ptr<Servable> keep = std::move(keep_);
+      const Clock::time_point begin = Clock::now();
       while (!waiting_.empty()) {
         const bool elsewhere = queue_->RunsElsewhere(waiting_.front()->rows());
         // What runs already leaves no worker: the batch grows until one is free.
         if (elsewhere && running_ >= queue_->workers_->threads()) return;
         std::unique_ptr<Batch> batch = std::move(waiting_.front());
         waiting_.pop_front();
-        queue_->queued_.fetch_sub(static_cast<std::int64_t>(batch->entries().size()),
-                                  std::memory_order_relaxed);
+        const auto requests = static_cast<std::int64_t>(batch->entries().size());
+        queue_->queued_.fetch_sub(requests, std::memory_order_relaxed);
+        requests_ -= requests;
+        rows_ -= batch->rows();
         if (!elsewhere) {
           queue_->RunBatch(*batch);
           Spare(std::move(batch));
-          continue;
+          if (waiting_.empty() || Clock::now() - begin < kMaxRunsOfATurn) continue;
+          // The sockets have their turn, so that what they hold is taken or refused; then on.
+          loop->Post([this, keep] { Schedule(*keep); });
+          return;
         }
         ++running_;
         queue_->workers_->Run([this, shared = std::shared_ptr<Batch>(std::move(batch))] {
@@ -473,8 +488,38 @@ class AutomaticQueue final : public BatchQueue {
     std::shared_ptr<Servable> keep_;
     std::deque<std::unique_ptr<Batch>> waiting_;
     std::vector<std::unique_ptr<Batch>> spare_;
-    int running_ = 0;  // on workers
+    int running_ = 0;            // on workers
+    std::int64_t requests_ = 0;  // in waiting_
+    std::int64_t rows_ = 0;      // of them
+    double row_ns_ = 0;          // what a row costs in a batch as the last one that was opened
   };
+
+  absl::Status Admit(const Lane& lane, const BatchEntry& entry) const {
+    if (queued_.load(std::memory_order_relaxed) >= kMaxQueuedRequests) {
+      return absl::UnavailableError(
+          StrCat("The batch scheduling queue to which this task was submitted is full; ",
+                 kMaxQueuedRequests, " requests wait"));
+    }
+    if (lane.requests() < kMaxUntimedRequests && !entry.deadline.has_value()) {
+      return absl::OkStatus();
+    }
+    const std::chrono::nanoseconds wait = lane.ExpectedWait();
+    if (lane.requests() >= kMaxUntimedRequests && wait > kMaxQueueWait) return too_long_;
+    if (entry.deadline.has_value() && entry.begin + wait > *entry.deadline) {
+      return absl::ResourceExhaustedError(
+          StrCat("its run would begin after its deadline: ", lane.requests(),
+                 " requests wait, for about ", wait / std::chrono::milliseconds(1), " ms of runs"));
+    }
+    return absl::OkStatus();
+  }
+  // Of a batch of so many, per row, as it adds to the wait of those behind it; 0 = not known.
+  double RowNs(std::int64_t rows) const {
+    const std::chrono::nanoseconds estimate = signature_.cost().Estimate(rows);
+    if (estimate == RunCost::kUnknown) return 0;
+    const auto run = static_cast<double>(estimate.count());
+    const int at_once = RunsElsewhere(rows) ? workers_->threads() : 1;
+    return run / static_cast<double>(rows) / at_once;
+  }
 
   Lane* LaneOf(net::EventLoop* loop) {
     for (auto& slot : lanes_) {
@@ -527,6 +572,10 @@ class AutomaticQueue final : public BatchQueue {
   const BatchingOptions options_;
   const Signature& signature_;
   WorkerPool* const workers_;
+  // Made once, and its text the same each time: refusing has to be cheap.
+  const absl::Status too_long_ = absl::UnavailableError(StrCat(
+      "The batch scheduling queue to which this task was submitted is full; ", kMaxUntimedRequests,
+      " requests wait, for more than ", kMaxQueueWait.count(), " ms of runs"));
   std::atomic<bool> by_rows_{true};  // false: outputs turned out not to be by rows
   std::atomic<std::int64_t> queued_{0};
   std::array<std::atomic<Lane*>, kMaxLoops> lanes_{};

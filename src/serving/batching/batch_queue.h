@@ -25,8 +25,18 @@ namespace takt::serving {
 class Servable;
 class Signature;
 
-// Requests of one queue that wait for a run, in automatic mode; beyond: UNAVAILABLE.
+// Requests of one queue that wait for a run, in automatic mode or for a worker; beyond:
+// UNAVAILABLE.
 inline constexpr std::int64_t kMaxQueuedRequests = 16384;
+// Where so many wait already, the next is taken only if its run is expected within kMaxQueueWait;
+// else UNAVAILABLE. Fewer are what clients that wait for their answers bring by themselves, however
+// slow the model is. Longer a request need not stand in a queue to keep the machine busy.
+inline constexpr std::int64_t kMaxUntimedRequests = 512;
+inline constexpr std::chrono::milliseconds kMaxQueueWait{50};
+// What runs on an event loop before it looks at its sockets again, in automatic mode: as
+// long does a refusal wait. Longer would leave more of an overloaded loop to runs, but requests in
+// the sockets, where nobody refuses them, for seconds.
+inline constexpr std::chrono::milliseconds kMaxRunsOfATurn{5};
 // Bytes that the inputs of one automatic batch take at most.
 inline constexpr std::size_t kMaxBatchBytes = 16 << 20;
 // An input that padding would make larger than this in one batch begins another batch.
@@ -104,7 +114,8 @@ class BatchQueue {
   enum class Joined { kYes, kRunAlone };
   virtual ~BatchQueue() = default;
   // Takes `entry` when the answer is kYes. kRunAlone: these inputs cannot share a run.
-  // UNAVAILABLE when the queue is full; INVALID_ARGUMENT for more rows than a batch may have.
+  // UNAVAILABLE when the queue is full, RESOURCE_EXHAUSTED when the run would come after the
+  // entry's deadline; INVALID_ARGUMENT for more rows than a batch may have.
   virtual absl::StatusOr<Joined> Join(Servable& servable, const BatchSource& source,
                                       BatchEntry& entry) = 0;
   // Requests that wait.

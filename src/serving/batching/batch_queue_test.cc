@@ -1,8 +1,11 @@
 // Batching over a fake engine that says which rows each run had.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
+#include <thread>
 
 #include "serving/engine/fake_engine.h"
 #include "serving/servable.h"
@@ -76,6 +79,9 @@ class BatchingTest : public testing::Test {
     runs_.push_back(rows);
     changed_.notify_all();
     changed_.wait(lock, [this] { return !hold_; });
+    const std::size_t nth = runs_.size();
+    lock.unlock();
+    if (on_run_) on_run_(nth);
   }
   // Runs begin, but do not go on until Release.
   void Hold() {
@@ -151,6 +157,7 @@ class BatchingTest : public testing::Test {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool hold_ = false;
+  std::function<void(std::size_t nth)> on_run_;  // set while nothing runs
   std::vector<std::int64_t> runs_;
   std::vector<std::optional<Outputs>> answers_;
   WorkerPool workers_{2};
@@ -253,6 +260,116 @@ TEST_F(BatchingTest, AutomaticBatchesGrowWhileWorkersAreBusy) {
   std::int64_t rows = 0;
   for (std::int64_t r : runs()) rows += r;
   EXPECT_EQ(rows, 5);
+}
+
+class OverloadTest : public BatchingTest {
+ protected:
+  // A model of which a run takes 30 ms at least, one request each, on two workers; both are busy
+  // until Release.
+  void MakeSlowAndHold() {
+    BatchingOptions options = Automatic();
+    options.max_batch_size = 1;
+    Make(options);
+    Hold();
+    const auto begin = std::chrono::steady_clock::now();
+    Send({One()});
+    WaitForRuns(1);
+    while (std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(30)) {
+      std::this_thread::yield();
+    }
+    Release();
+    TakeAnswers();
+    Hold();
+    Send({One(), One()});
+    WaitForRuns(3);
+  }
+  Ask One(std::optional<std::chrono::steady_clock::time_point> deadline = {}) {
+    return {{Floats({1, 2}, 1)}, "", deadline};
+  }
+  std::vector<absl::Status> WaitForRefusals(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    std::vector<absl::Status> refused;
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [&] {
+      refused.clear();
+      for (const auto& answer : answers_) {
+        if (answer.has_value() && !answer->ok()) refused.push_back(answer->status());
+      }
+      return refused.size() >= count;
+    }));
+    return refused;
+  }
+};
+
+// Nobody's run has ended when those who are too many hear it: a refusal does not wait.
+TEST_F(OverloadTest, WhoWouldWaitTooLongIsRefusedAtOnceAndTheOthersAreServed) {
+  MakeSlowAndHold();
+  constexpr std::size_t kTooMany = 30;
+  Send(std::vector<Ask>(kMaxUntimedRequests + kTooMany, One()));
+  const std::vector<absl::Status> refused = WaitForRefusals(kTooMany);
+  EXPECT_EQ(refused.size(), kTooMany);
+  for (const absl::Status& status : refused) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_NE(status.message().find("512 requests wait"), std::string::npos) << status;
+  }
+  Release();
+  std::size_t served = 0;
+  for (const auto& answer : TakeAnswers()) served += answer->ok() ? 1 : 0;
+  EXPECT_EQ(served, 2U + kMaxUntimedRequests);
+}
+
+TEST_F(OverloadTest, WhoseDeadlineComesBeforeItsRunIsRefusedAtOnce) {
+  MakeSlowAndHold();
+  const auto now = std::chrono::steady_clock::now();
+  Send({One(now + std::chrono::seconds(100)), One(now + std::chrono::seconds(100))});
+  Send(std::vector<Ask>(4, One()));
+  Send({One(now + std::chrono::milliseconds(1)), One(now + std::chrono::seconds(100))});
+  const std::vector<absl::Status> refused = WaitForRefusals(1);
+  ASSERT_EQ(refused.size(), 1U);
+  EXPECT_EQ(refused[0].code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(refused[0].message().find("its run would begin after its deadline: 6 requests wait"),
+            std::string::npos)
+      << refused[0];
+  Release();
+  EXPECT_EQ(TakeAnswers().size(), 10U);
+}
+
+TEST_F(OverloadTest, AQueueOfQuickRunsHasALimitToo) {
+  BatchingOptions options = Automatic();
+  options.max_batch_size = 1;
+  Make(options);
+  TAKT_WARM_UP();
+  for (int i = 0; i < 20; ++i) {
+    TAKT_WARM_UP();
+  }
+  Send(std::vector<Ask>(kMaxQueuedRequests + 1, One()));
+  std::size_t refused = 0;
+  for (const auto& answer : TakeAnswers()) {
+    if (answer->ok()) continue;
+    ++refused;
+    EXPECT_EQ(answer->status().code(), absl::StatusCode::kUnavailable);
+  }
+  EXPECT_GE(refused, 1U);  // more where a busy machine makes the runs look long
+}
+
+TEST_F(OverloadTest, ALoopLooksAtItsSocketsBetweenRuns) {
+  BatchingOptions options = Automatic();
+  options.max_batch_size = 1;
+  Make(options);
+  for (int i = 0; i < 20; ++i) {
+    TAKT_WARM_UP();
+  }
+  // Runs that were quick, so they are on the loop, and are so no more.
+  std::atomic<std::size_t> seen_between{0};
+  on_run_ = [&](std::size_t nth) {
+    if (nth == 1) loops_->loops()[0]->Post([&] { seen_between = runs().size(); });
+    const auto begin = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - begin <= kMaxRunsOfATurn) std::this_thread::yield();
+  };
+  Send(std::vector<Ask>(4, One()));
+  EXPECT_EQ(TakeAnswers().size(), 4U);
+  on_run_ = nullptr;
+  EXPECT_GE(seen_between, 1U);
+  EXPECT_LT(seen_between, 4U);
 }
 
 TEST_F(BatchingTest, WhatHasExpiredIsNotRun) {
