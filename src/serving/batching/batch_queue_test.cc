@@ -136,6 +136,19 @@ class BatchingTest : public testing::Test {
     }));
     return std::exchange(answers_, {});
   }
+  // Errors among the answers so far, at least `count`.
+  std::vector<absl::Status> WaitForRefusals(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    std::vector<absl::Status> refused;
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [&] {
+      refused.clear();
+      for (const auto& answer : answers_) {
+        if (answer.has_value() && !answer->ok()) refused.push_back(answer->status());
+      }
+      return refused.size() >= count;
+    }));
+    return refused;
+  }
   // The first element of each answer, or its error.
   std::vector<std::string> Answers() {
     std::vector<std::string> texts;
@@ -285,18 +298,6 @@ class OverloadTest : public BatchingTest {
   }
   Ask One(std::optional<std::chrono::steady_clock::time_point> deadline = {}) {
     return {{Floats({1, 2}, 1)}, "", deadline};
-  }
-  std::vector<absl::Status> WaitForRefusals(std::size_t count) {
-    std::unique_lock lock(mutex_);
-    std::vector<absl::Status> refused;
-    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(20), [&] {
-      refused.clear();
-      for (const auto& answer : answers_) {
-        if (answer.has_value() && !answer->ok()) refused.push_back(answer->status());
-      }
-      return refused.size() >= count;
-    }));
-    return refused;
   }
 };
 
@@ -542,6 +543,7 @@ TEST_F(BatchingTest, ParametersAFullQueueAndATooLargeRequestAreRefused) {
   Send({{{Floats({2, 2}, 2)}, "", {}},
         {{Floats({1, 2}, 3)}, "", {}},
         {{Floats({3, 2}, 4)}, "", {}}});
+  EXPECT_EQ(WaitForRefusals(2).size(), 2U);
   Release();
   EXPECT_EQ(Answers(),
             (std::vector<std::string>{
