@@ -996,19 +996,6 @@ absl::StatusOr<ReaderState> LogStore::StateOfReader(const std::string& name) {
                      static_cast<std::uint64_t>(rows.Int(0))};
 }
 
-absl::Status LogStore::RemoveApp(const std::string& app) {
-  const std::lock_guard lock(mutex_);
-  for (auto it = streams_.begin(); it != streams_.end();) {
-    if (it->second->key.app == app) {
-      ids_.erase(Joined(it->second->key));
-      it = streams_.erase(it);
-    } else {
-      ++it;
-    }
-  }
-  return db_->Run("DELETE FROM stream WHERE app=?", {std::string_view(app)});
-}
-
 absl::StatusOr<StoreStats> LogStore::Stats() {
   const std::lock_guard lock(mutex_);
   StoreStats stats;

@@ -155,7 +155,6 @@ class LogStore {
   // Counts up with each flush: where it stands still, ReadNext has nothing new.
   std::uint64_t flushes() const { return flushes_; }
 
-  absl::Status RemoveApp(const std::string& app);
   absl::StatusOr<StoreStats> Stats();
   // All streams, for lists of what there is to ask about.
   std::vector<StreamKey> Streams();

@@ -448,15 +448,5 @@ TEST_F(LogStoreTest, ADeadlineGivesWhatWasFoundAndSaysSo) {
   EXPECT_FALSE(result.complete);
 }
 
-TEST_F(LogStoreTest, ARemovedAppLeavesNothing) {
-  Add(Stream("a"), 1, "x");
-  Add(Stream("b"), 2, "y");
-  ASSERT_TRUE(store_->Flush().ok());
-  ASSERT_TRUE(store_->RemoveApp("a").ok());
-  EXPECT_THAT(Texts(""), ElementsAre("y"));
-  Add(Stream("a"), 3, "new");
-  EXPECT_THAT(Texts(""), ElementsAre("new", "y"));
-}
-
 }  // namespace
 }  // namespace takt::logs

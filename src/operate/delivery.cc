@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "base/str.h"
+#include "net/post.h"
 
 namespace takt::operate {
 namespace {
@@ -15,25 +16,9 @@ namespace {
 using Curl = std::unique_ptr<CURL, decltype(&curl_easy_cleanup)>;
 using CurlList = std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)>;
 
-std::size_t Discard(char*, std::size_t size, std::size_t count, void*) { return size * count; }
-
 int IsToStop(void* stop, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
   const auto* flag = static_cast<const std::atomic<bool>*>(stop);
   return flag != nullptr && *flag ? 1 : 0;
-}
-
-absl::StatusOr<Curl> NewCurl(int timeout_ms, const std::atomic<bool>* stop, char* error) {
-  static const CURLcode ready = curl_global_init(CURL_GLOBAL_DEFAULT);
-  Curl curl(curl_easy_init(), curl_easy_cleanup);
-  if (ready != CURLE_OK || curl == nullptr) return absl::InternalError("libcurl does not start");
-  curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, Discard);
-  curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT_MS, long{timeout_ms});
-  curl_easy_setopt(curl.get(), CURLOPT_ERRORBUFFER, error);
-  curl_easy_setopt(curl.get(), CURLOPT_NOPROGRESS, 0L);
-  curl_easy_setopt(curl.get(), CURLOPT_XFERINFOFUNCTION, IsToStop);
-  curl_easy_setopt(curl.get(), CURLOPT_XFERINFODATA, stop);
-  return curl;
 }
 
 struct Reader {
@@ -51,27 +36,17 @@ struct Reader {
 
 absl::Status PostJson(const std::string& url, const std::string& body,
                       const std::atomic<bool>* stop) {
-  char error[CURL_ERROR_SIZE] = "";
-  TAKT_ASSIGN_OR_RETURN(const Curl curl, NewCurl(kPostTimeoutMs, stop, error));
-  const CurlList headers(curl_slist_append(nullptr, "Content-Type: application/json"),
-                         curl_slist_free_all);
-  curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
-  curl_easy_setopt(curl.get(), CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(curl.get(), CURLOPT_HTTPHEADER, headers.get());
-  curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, body.c_str());
-  curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
-  const CURLcode code = curl_easy_perform(curl.get());
-  const std::string shown = url.substr(0, url.find('?'));  // what follows may be a secret
-  if (code != CURLE_OK) {
-    return absl::UnavailableError(
-        StrCat(shown, ": ", *error != '\0' ? error : curl_easy_strerror(code)));
-  }
-  long status = 0;
-  curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &status);
-  if (status / 100 == 2) return absl::OkStatus();
-  const std::string message = StrCat(shown, ": HTTP ", status);
-  constexpr long kRequestTimeout = 408, kTooManyRequests = 429;
-  return status / 100 == 5 || status == kRequestTimeout || status == kTooManyRequests
+  TAKT_ASSIGN_OR_RETURN(const net::PostReply reply,
+                        net::Post({.url = url,
+                                   .body = body,
+                                   .headers = {{"Content-Type", "application/json"}},
+                                   .timeout = kPostTimeout,
+                                   .stop = stop}));
+  if (reply.status / 100 == 2) return absl::OkStatus();
+  const std::string message = StrCat(net::ShownUrl(url), ": HTTP ", reply.status);
+  constexpr int kRequestTimeout = 408, kTooManyRequests = 429;
+  return reply.status / 100 == 5 || reply.status == kRequestTimeout ||
+                 reply.status == kTooManyRequests
              ? absl::UnavailableError(message)
              : absl::InvalidArgumentError(message);
 }
@@ -79,7 +54,9 @@ absl::Status PostJson(const std::string& url, const std::string& body,
 absl::Status SendMail(const MailRoute& route, const std::string& mail,
                       const std::atomic<bool>* stop) {
   char error[CURL_ERROR_SIZE] = "";
-  TAKT_ASSIGN_OR_RETURN(const Curl curl, NewCurl(kMailTimeoutMs, stop, error));
+  static const CURLcode ready = curl_global_init(CURL_GLOBAL_DEFAULT);
+  const Curl curl(curl_easy_init(), curl_easy_cleanup);
+  if (ready != CURLE_OK || curl == nullptr) return absl::InternalError("libcurl does not start");
   curl_slist* list = nullptr;
   for (const std::string& to : route.to) {
     list = curl_slist_append(list, StrCat("<", to, ">").c_str());
@@ -91,6 +68,12 @@ absl::Status SendMail(const MailRoute& route, const std::string& mail,
   Reader reader{mail};
   curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
   curl_easy_setopt(curl.get(), CURLOPT_PROTOCOLS_STR, "smtp,smtps");
+  curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT_MS, long{kMailTimeoutMs});
+  curl_easy_setopt(curl.get(), CURLOPT_ERRORBUFFER, error);
+  curl_easy_setopt(curl.get(), CURLOPT_NOPROGRESS, 0L);
+  curl_easy_setopt(curl.get(), CURLOPT_XFERINFOFUNCTION, IsToStop);
+  curl_easy_setopt(curl.get(), CURLOPT_XFERINFODATA, stop);
   curl_easy_setopt(
       curl.get(), CURLOPT_USE_SSL,
       long{route.security == MailRoute::Security::kNone ? CURLUSESSL_NONE : CURLUSESSL_ALL});

@@ -22,7 +22,7 @@ inline constexpr int kMaxUnansweredAttempts = 300;      // with kMostPause betwe
 inline constexpr int kMaxRefusedAttempts = 5;
 inline constexpr std::chrono::seconds kFirstPause{2};
 inline constexpr std::chrono::minutes kMostPause{5};
-inline constexpr int kPostTimeoutMs = 10'000;
+inline constexpr std::chrono::seconds kPostTimeout{10};
 inline constexpr int kMailTimeoutMs = 30'000;
 
 // Sends `body` as JSON once. UNAVAILABLE when nobody answers, or 408, 429, 5xx: later it may go.
