@@ -28,7 +28,7 @@ class GpuTest : public testing::Test {
   static const std::string& File() {
     static const TempDir dir;
     static const std::string file = [] {
-      const std::string path = dir.path() + "/nvml";
+      std::string path = dir.path() + "/nvml";
       setenv("TAKT_FAKE_NVML", path.c_str(), 1);
       return path;
     }();

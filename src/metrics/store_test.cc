@@ -48,7 +48,7 @@ class MetricStoreTest : public testing::Test {
       ASSERT_TRUE(store_->Tend().ok());
     }
   }
-  Answer Ask(Question q) {
+  Answer Ask(const Question& q) {
     auto answer = store_->Ask(q);
     EXPECT_TRUE(answer.ok()) << answer.status();
     return answer.value_or(Answer{});
@@ -214,11 +214,11 @@ TEST_F(MetricStoreTest, OldSamplesBecomeMinutesAndHoursThatAreExact) {
     EXPECT_THAT(ask(Function::kCount), ElementsAre(n));
   };
   for (int round = 0; round < 2; ++round) {
-    expect(start_ + 3'600'000, 60'000);              // two days ago: minutes
-    expect(start_ + 7'200'000, 3'600'000);           // hours
-    expect(start_, 86'400'000);                      // a day of hours
-    expect(start_ + 86'400'000, 86'400'000);         // across what is rolled up and what is not
-    expect(start_ + 71 * 3'600'000 + 60'000, 5000);  // the last hour: samples
+    expect(start_ + 3'600'000, 60'000);                // two days ago: minutes
+    expect(start_ + 7'200'000, 3'600'000);             // hours
+    expect(start_, 86'400'000);                        // a day of hours
+    expect(start_ + 86'400'000, 86'400'000);           // across what is rolled up and what is not
+    expect(start_ + 71LL * 3'600'000 + 60'000, 5000);  // the last hour: samples
     Reopen();
   }
   EXPECT_LT(store_->Stats().disk_bytes, 3u * day * 8);
@@ -282,6 +282,7 @@ bool MountSmallDisk(const std::string& path, const char* size) {
 void FillWithNoise(MetricStore& store, FakeClock& clock, int series, int rounds) {
   std::mt19937_64 random(11);
   std::vector<MetricStore::Point> points;
+  points.reserve(static_cast<std::size_t>(series));
   for (int i = 0; i < series; ++i) {
     points.push_back({*store.Series("noise", {{"i", std::to_string(i)}}, Type::kGauge), 0});
   }
@@ -388,7 +389,7 @@ TEST(MetricStoreClock, PutBackItsFutureIsForgottenAndTheRestGoesOn) {
       };
       const auto after = values(now() - 3'500'000, now());
       EXPECT_EQ(std::count(after.begin(), after.end(), 2.0), std::ssize(after));
-      const auto before = values(now() - 2 * 3'600'000, now() - 3'700'000);
+      const auto before = values(now() - 2LL * 3'600'000, now() - 3'700'000);
       EXPECT_EQ(std::count(before.begin(), before.end(), 1.0), std::ssize(before));
       EXPECT_EQ(store->Newest("m", {}, 60'000).size(), 1u);
     }

@@ -132,13 +132,14 @@ TEST(Delivery, WhatIsNotDeliveredAtTheEndIsKeptForTheNext) {
 
 TEST(PostJson, SendsToARealServerAndTakesOnlySuccess) {
   std::vector<std::string> bodies;
-  auto server = net::HttpServer::Start({}, [&](net::HttpRequest request, auto responder) {
-    bodies.push_back(request.body + " " + std::string(request.Header("content-type")));
-    responder->Send({.status = request.path == "/ok"     ? 200
-                               : request.path == "/busy" ? 429
-                               : request.path == "/bad"  ? 500
-                                                         : 404});
-  });
+  auto server =
+      net::HttpServer::Start({}, [&](const net::HttpRequest& request, const auto& responder) {
+        bodies.push_back(request.body + " " + std::string(request.Header("content-type")));
+        responder->Send({.status = request.path == "/ok"     ? 200
+                                   : request.path == "/busy" ? 429
+                                   : request.path == "/bad"  ? 500
+                                                             : 404});
+      });
   ASSERT_TRUE(server.ok()) << server.status();
   const std::string base = "http://127.0.0.1:" + std::to_string((*server)->port());
   EXPECT_TRUE(PostJson(base + "/ok", R"({"a":1})").ok());

@@ -591,6 +591,7 @@ void Observer::ScrapeLoop() {
     work();
     for (std::thread& helper : helpers) helper.join();
     std::vector<metrics::Figure> up;
+    up.reserve(targets.size());
     for (const Target& target : targets) {
       up.push_back(
           {"takt_target_up",

@@ -140,16 +140,17 @@ TEST(ShownUrl, LeavesOutWhatMayBeASecret) {
 class ReceiversTest : public testing::Test {
  protected:
   ReceiversTest() {
-    auto server = net::HttpServer::Start({}, [this](net::HttpRequest request, auto responder) {
-      const std::lock_guard lock(mutex_);
-      if (request.path == "/down") {
-        ++refused_;
-        responder->Send({.status = 503});
-        return;
-      }
-      bodies_.push_back(request.body);
-      responder->Send({.status = 200});
-    });
+    auto server =
+        net::HttpServer::Start({}, [this](const net::HttpRequest& request, const auto& responder) {
+          const std::lock_guard lock(mutex_);
+          if (request.path == "/down") {
+            ++refused_;
+            responder->Send({.status = 503});
+            return;
+          }
+          bodies_.push_back(request.body);
+          responder->Send({.status = 200});
+        });
     EXPECT_TRUE(server.ok()) << server.status();
     server_ = std::move(*server);
     Restart();
