@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -38,7 +39,7 @@ class Histogram {
   // The value that `percent` of all values do not exceed; 0 when there are none.
   std::chrono::nanoseconds Percentile(double percent) const {
     const auto rank = std::max<std::uint64_t>(
-        1, static_cast<std::uint64_t>(percent / 100 * static_cast<double>(total_) + 0.5));
+        1, static_cast<std::uint64_t>(std::llround(percent / 100 * static_cast<double>(total_))));
     std::uint64_t seen = 0;
     for (std::size_t i = 0; i < counts_.size(); ++i) {
       seen += counts_[i];

@@ -102,8 +102,10 @@ std::int64_t RunCost::MostRows(std::chrono::nanoseconds target) const {
     if (row[fit] != kInfinite && row[fit] * rows > most_ns) break;
   }
   // From the cheapest size on, as far as rows stay about as cheap.
-  auto most =
-      static_cast<std::size_t>(std::min_element(row.begin(), row.begin() + fit) - row.begin());
+  std::size_t most = 0;
+  for (std::size_t s = 1; s < fit; ++s) {
+    if (row[s] < row[most]) most = s;
+  }
   if (fit == 0 || row[most] == kInfinite) return 1;
   const float cheap = row[most] * kTolerance;
   while (most + 1 < fit && (try_it || row[most + 1] <= cheap)) ++most;
