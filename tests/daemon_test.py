@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import http.client
-import json
 import os
 import pathlib
 import signal
@@ -12,14 +11,12 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import unittest
-import urllib.error
-import urllib.request
+
+import daemon_harness
+from daemon_harness import DEADLINE_SECONDS, wait_for
 
 TAKT = None
-DEADLINE_SECONDS = 60
 
 COUNTER = """services:
   main:
@@ -43,52 +40,9 @@ volumes:
 """
 
 
-def wait_for(condition, what):
-    end = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"gave up waiting for {what}")
-
-
-class Daemon:
-    def __init__(self, data_dir, *arguments, token=None):
-        self.token = token
-        self.process = subprocess.Popen(
-            [TAKT, "daemon", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0", *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.address = None
-        for line in self.process.stdout:
-            if line.startswith("http://"):
-                self.address = line.strip().removeprefix("http://")
-                break
-        if self.address is None:
-            raise AssertionError("no address: " + self.process.stderr.read())
-
-    def call(self, method, path, body=None, headers=None):
-        """(status, parsed answer)"""
-        host, port = self.address.rsplit(":", 1)
-        connection = http.client.HTTPConnection(host, int(port), timeout=DEADLINE_SECONDS)
-        headers = {"Content-Type": "application/json", **(headers or {})}
-        if self.token:
-            headers.setdefault("Authorization", f"Bearer {self.token}")
-        connection.request(method, path if path.startswith("/api") or path == "/"
-                           else "/api/v1" + path,
-                           None if body is None else json.dumps(body), headers)
-        answer = connection.getresponse()
-        text = answer.read()
-        connection.close()
-        self.headers = dict(answer.getheaders())
-        if answer.getheader("Content-Type", "").startswith("application/json") and text:
-            return answer.status, json.loads(text)
-        return answer.status, text
-
-    def get(self, path):
-        status, answer = self.call("GET", path)
-        assert status == 200, (status, answer)
-        return answer
+class Daemon(daemon_harness.Daemon):
+    def __init__(self, data_dir, *arguments, **options):
+        super().__init__(TAKT, data_dir, *arguments, **options)
 
     def app(self, name):
         return self.get(f"/apps/{name}")
@@ -98,20 +52,6 @@ class Daemon:
 
     def lines(self, name):
         return [line["text"] for line in self.get(f"/apps/{name}/logs?tail=10000")["lines"]]
-
-    def create(self, name, template):
-        status, answer = self.call("POST", "/apps", {"name": name, "template": template})
-        assert status == 201, answer
-
-    def kill(self):
-        self.process.kill()
-        self.process.communicate()
-
-    def end(self, number=signal.SIGTERM):
-        """Exit status and what it said."""
-        self.process.send_signal(number)
-        _, stderr = self.process.communicate(timeout=DEADLINE_SECONDS)
-        return self.process.returncode, stderr
 
 
 class DaemonTest(unittest.TestCase):
@@ -138,9 +78,7 @@ class DaemonTest(unittest.TestCase):
     def finish(self, daemon):
         if daemon.process.poll() is not None:
             return
-        for app in daemon.get("/apps")["apps"]:
-            daemon.call("DELETE", f"/apps/{app['name']}")
-        wait_for(lambda: not daemon.get("/apps")["apps"], "every app to go")
+        daemon.remove_apps()
         self.assertEqual(daemon.end()[0], 0)
 
     def refused(self, *arguments, data_dir=None):

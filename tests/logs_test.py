@@ -9,8 +9,6 @@ import pathlib
 import pty
 import re
 import select
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,9 +19,11 @@ import urllib.parse
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import daemon_harness
+from daemon_harness import DEADLINE_SECONDS, free_port, wait_for
+
 TAKT = None
 SOURCE = None
-DEADLINE_SECONDS = 90
 
 HOSTILE = r"""services:
   main:
@@ -54,46 +54,12 @@ ENDLESS = """services:
 """
 
 
-def wait_for(condition, what):
-    end = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"gave up waiting for {what}")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Daemon:
+class Daemon(daemon_harness.Daemon):
     def __init__(self, data_dir, *arguments):
-        self.process = subprocess.Popen(
-            [TAKT, "daemon", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0", *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.address = None
-        for line in self.process.stdout:
-            if line.startswith("http://"):
-                self.address = line.strip().removeprefix("http://")
-                break
-        if self.address is None:
-            raise AssertionError("no address")
-
-    def call(self, method, path, body=None):
-        request = urllib.request.Request(
-            f"http://{self.address}/api/v1{path}", method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+        super().__init__(TAKT, data_dir, *arguments)
 
     def search(self, query, limit=10000):
-        return self.call("GET", f"/logs?order=oldest&limit={limit}&query=" + urllib.parse.quote(query))["entries"]
+        return self.get(f"/logs?order=oldest&limit={limit}&query=" + urllib.parse.quote(query))["entries"]
 
     def command(self, *arguments):
         return subprocess.run([TAKT, *arguments, "--host", self.address], capture_output=True,
@@ -101,18 +67,6 @@ class Daemon:
 
     def memory_bytes(self):
         return int(pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.end()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.end()
-
-    def end(self):
-        self.process.wait(timeout=DEADLINE_SECONDS)
-        self.process.stdout.close()
 
 
 class VictoriaLogs:
@@ -188,19 +142,14 @@ class LogsTest(unittest.TestCase):
         self.daemon = Daemon(self.dir / "data")
 
     def tearDown(self):
-        for app in self.daemon.call("GET", "/apps")["apps"]:
-            self.daemon.call("DELETE", f"/apps/{app['name']}")
-        wait_for(lambda: not self.daemon.call("GET", "/apps")["apps"], "the apps' end")
-        self.daemon.stop()
-
-    def run_app(self, name, template):
-        self.daemon.call("POST", "/apps", {"name": name, "template": template})
+        self.daemon.remove_apps()
+        self.daemon.end()
 
     def forward(self, name):
-        return next(f for f in self.daemon.call("GET", "/logs/forwards")["forwards"] if f["name"] == name)
+        return next(f for f in self.daemon.get("/logs/forwards")["forwards"] if f["name"] == name)
 
     def test_a_log_line_cannot_write_to_the_readers_terminal(self):
-        self.run_app("hostile", HOSTILE)
+        self.daemon.create("hostile", HOSTILE)
         wait_for(lambda: len(self.daemon.search("app=hostile end")) == 6, "the lines")
         for arguments in (["logs", "hostile"], ["search", "app=hostile"]):
             for terminal in (False, True):
@@ -239,7 +188,7 @@ class LogsTest(unittest.TestCase):
 
     def test_a_gigabyte_without_a_newline_is_cut_and_said_in_bounded_memory(self):
         before = self.daemon.memory_bytes()
-        self.run_app("endless", ENDLESS)
+        self.daemon.create("endless", ENDLESS)
         most = before
 
         def done():
@@ -258,7 +207,7 @@ class LogsTest(unittest.TestCase):
         self.assertGreaterEqual(accounted, 990_000_000)
 
     def test_exports_to_a_file_plain_and_packed(self):
-        self.run_app("counter", COUNTER)
+        self.daemon.create("counter", COUNTER)
         wait_for(lambda: len(self.daemon.search("app=counter")) >= 100, "lines")
         plain, packed = self.dir / "all.ndjson", self.dir / "all.ndjson.gz"
         self.daemon.command("logs", "counter", "--export", str(plain))
@@ -279,7 +228,7 @@ class LogsTest(unittest.TestCase):
         self.daemon.command("forward", "add", "loki", "loki", f"{base}/loki/api/v1/push", "--query", "app=counter")
         self.daemon.command("forward", "add", "otlp", "otlp", f"{base}/opentelemetry/v1/logs",
                             "--query", "app=counter", "--header", "VL-Extra-Fields: via=otlp")
-        self.run_app("counter", COUNTER)
+        self.daemon.create("counter", COUNTER)
         by_loki = lambda: receiver.entries('app:=counter service:=main level:=info')
         by_otlp = lambda: receiver.entries('via:=otlp')
         wait_for(lambda: len(by_loki()) > 100 and len(by_otlp()) > 100, "entries at the receiver")
@@ -322,7 +271,7 @@ class LogsTest(unittest.TestCase):
         for name, url in (("moody", moody.url), ("calm", calm.url)):
             self.daemon.call("PUT", f"/logs/forwards/{name}", {"kind": "loki", "url": url, "query": "app=counter"})
         moody.hang.clear()
-        self.run_app("counter", COUNTER)
+        self.daemon.create("counter", COUNTER)
         wait_for(lambda: len(calm.texts()) > 100, "the calm one")
         self.assertEqual(moody.texts(), [])
         moody.status = 500
@@ -338,7 +287,7 @@ class LogsTest(unittest.TestCase):
         # The daemon ends at once though a request hangs.
         moody.hang.clear()
         time_before = time.monotonic()
-        self.daemon.stop()
+        self.daemon.end()
         self.assertLess(time.monotonic() - time_before, DEADLINE_SECONDS)
         self.daemon = Daemon(self.dir / "data")
 

@@ -12,26 +12,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import unittest
-import urllib.error
-import urllib.request
 
 from aiosmtpd.smtp import SMTP, AuthResult
 
+from daemon_harness import Daemon, wait_for
+
 TAKT = None
-DEADLINE_SECONDS = 120
 PASSWORD = "hunter2"
-
-
-def wait_for(condition, what):
-    end = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"gave up waiting for {what}")
 
 
 class Mailbox:
@@ -91,35 +79,15 @@ class MailTest(unittest.TestCase):
     def setUp(self):
         self.data = self.directory / self.id().rsplit(".", 1)[-1]
         self.start()
-        self.addCleanup(lambda: self.kill())
+        self.addCleanup(lambda: self.daemon.kill())
 
     def start(self):
-        self.daemon = subprocess.Popen(
-            [TAKT, "daemon", "--data-dir", str(self.data), "--listen", "127.0.0.1:0"],
-            stdout=subprocess.PIPE, text=True)
-        self.address = next(line.strip() for line in self.daemon.stdout
-                            if line.startswith("http://"))
-
-    def kill(self):
-        self.daemon.kill()
-        self.daemon.wait()
-        self.daemon.stdout.close()
+        self.daemon = Daemon(TAKT, self.data)
 
     def mailbox(self, *arguments, **options):
         box = Mailbox(*arguments, **options)
         self.addCleanup(lambda: box.stop())
         return box
-
-    def call(self, method, path, body=None):
-        request = urllib.request.Request(
-            f"{self.address}/api/v1{path}", method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as answer:
-                return answer.status, json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read())
 
     def receiver(self, box, **changes):
         return {"kind": "email", "server": f"127.0.0.1:{box.port}", "security": "starttls",
@@ -129,33 +97,33 @@ class MailTest(unittest.TestCase):
 
     def test_what_was_set_up_survives_kill_9_and_is_told_once(self):
         box = self.mailbox(self.context)
-        status, answer = self.call("PUT", "/alerts/receivers/ops", self.receiver(box))
+        status, answer = self.daemon.call("PUT", "/alerts/receivers/ops", self.receiver(box))
         self.assertEqual(status, 200, answer)
-        self.call("POST", "/alerts/silences", {"rule": "disk_almost_full", "minutes": 60})
-        self.call("PUT", "/alerts/rules/cores", {
+        self.daemon.call("POST", "/alerts/silences", {"rule": "disk_almost_full", "minutes": 60})
+        self.daemon.call("PUT", "/alerts/rules/cores", {
             "metric": "takt_node_cores", "function": "last", "threshold": 0, "for_seconds": 0,
             "summary": "{value} cores", "summary_zh": "共 {value} 个核"})
-        self.kill()
+        self.daemon.kill()
         self.start()
-        status, answer = self.call("GET", "/alerts")
+        status, answer = self.daemon.call("GET", "/alerts")
         self.assertIn("cores", [rule["name"] for rule in answer["rules"]])
         self.assertEqual([s["rule"] for s in answer["silences"]], ["disk_almost_full"])
-        self.assertNotIn(PASSWORD, json.dumps(self.call("GET", "/alerts/receivers")))
+        self.assertNotIn(PASSWORD, json.dumps(self.daemon.call("GET", "/alerts/receivers")))
         wait_for(lambda: box.messages, "the mail")
         sender, recipients, message = box.messages[0]
         self.assertEqual(sender, "takt@example.com")
         self.assertEqual(recipients, ["ops@example.com", "me@example.com"])
         self.assertRegex(message["Subject"], r"Takt: \[警告\] 共 \d+ 个核")
         self.assertRegex(message.get_content(), r"\[警告\] 共 \d+ 个核\s+cores, 20")
-        wait_for(lambda: self.call("GET", "/alerts/receivers")[1]["receivers"][0]["delivered"] == 1,
+        wait_for(lambda: self.daemon.call("GET", "/alerts/receivers")[1]["receivers"][0]["delivered"] == 1,
                  "the delivery to be counted")
 
         # It fires still, and is not told again; that it is over is.
-        self.kill()
+        self.daemon.kill()
         self.start()
-        wait_for(lambda: [a for a in self.call("GET", "/alerts")[1]["alerts"]
+        wait_for(lambda: [a for a in self.daemon.call("GET", "/alerts")[1]["alerts"]
                           if a["rule"] == "cores" and a["state"] == "firing"], "the alert")
-        self.call("DELETE", "/alerts/rules/cores")
+        self.daemon.call("DELETE", "/alerts/rules/cores")
         wait_for(lambda: len(box.messages) > 1, "the second mail")
         self.assertEqual(["[已恢复]" in m.get_content() for _, _, m in box.messages], [False, True])
         mode = stat.S_IMODE((self.data / "alerts.db").stat().st_mode)
@@ -164,13 +132,13 @@ class MailTest(unittest.TestCase):
     def test_a_mail_waits_over_kill_9_for_a_server_that_is_down(self):
         box = self.mailbox(self.context)
         box.stop()
-        self.call("PUT", "/alerts/receivers/ops", self.receiver(box))
-        self.call("PUT", "/alerts/rules/cores", {
+        self.daemon.call("PUT", "/alerts/receivers/ops", self.receiver(box))
+        self.daemon.call("PUT", "/alerts/rules/cores", {
             "metric": "takt_node_cores", "threshold": 0, "for_seconds": 0, "summary": "cores"})
-        waiting = wait_for(lambda: [r for r in self.call("GET", "/alerts/receivers")[1]["receivers"]
+        waiting = wait_for(lambda: [r for r in self.daemon.call("GET", "/alerts/receivers")[1]["receivers"]
                                     if r["waiting"] == 1 and r["last_error"]], "the failure")
         self.assertIn(f"127.0.0.1:{box.port}", waiting[0]["last_error"])
-        self.kill()
+        self.daemon.kill()
         again = self.mailbox(self.context, port=box.port)
         self.start()
         wait_for(lambda: again.messages, "the mail")
@@ -194,13 +162,13 @@ class MailTest(unittest.TestCase):
                 ({"to": []}, 400, "to: expected"),
         ]:
             with self.subTest(changes):
-                got, answer = self.call("POST", "/alerts/receivers/x/test",
+                got, answer = self.daemon.call("POST", "/alerts/receivers/x/test",
                                         self.receiver(box, **changes))
                 self.assertEqual(got, expected, answer)
                 self.assertIn(words, json.dumps(answer))
         self.assertEqual([len(b.messages) for b in (box, tls, plain)], [1, 1, 1])
         self.assertIn("测试", box.messages[0][2]["Subject"])
-        self.assertEqual(self.call("GET", "/alerts/receivers")[1]["receivers"], [])
+        self.assertEqual(self.daemon.call("GET", "/alerts/receivers")[1]["receivers"], [])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Monitoring of a whole daemon: GPUs, targets that misbehave, services that scale."""
 
 import argparse
-import json
 import pathlib
 import socket
 import subprocess
@@ -9,13 +8,12 @@ import sys
 import tempfile
 import time
 import unittest
-import urllib.error
 import urllib.parse
-import urllib.request
+
+from daemon_harness import Daemon, wait_for
 
 TAKT = None
 NVML = None
-DEADLINE_SECONDS = 120
 
 # Targets by name: what each answers to a scrape, on the port in its environment.
 TARGETS = r"""
@@ -88,16 +86,6 @@ time.sleep(100000)
 """
 
 
-def wait_for(condition, what):
-    end = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"gave up waiting for {what}")
-
-
 class MetricsTest(unittest.TestCase):
     def setUp(self):
         holder = tempfile.TemporaryDirectory(prefix="takt-metrics-test-")
@@ -105,44 +93,14 @@ class MetricsTest(unittest.TestCase):
         self.directory = pathlib.Path(holder.name)
 
     def start(self, *arguments):
-        daemon = subprocess.Popen(
-            [TAKT, "daemon", "--data-dir", str(self.directory / "data"), "--listen", "127.0.0.1:0",
-             *arguments], stdout=subprocess.PIPE, text=True,
+        self.daemon = Daemon(
+            TAKT, self.directory / "data", *arguments,
             env={"TAKT_FAKE_NVML": str(self.directory / "nvml"), "PATH": "/usr/bin:/bin"})
-        self.daemon = daemon
-        self.address = next(line.strip() for line in daemon.stdout if line.startswith("http://"))
-
-        def end():
-            for app in self.get("/apps")["apps"]:
-                self.call("DELETE", f"/apps/{app['name']}")
-            wait_for(lambda: not self.get("/apps")["apps"], "the apps to be gone")
-            daemon.terminate()
-            daemon.wait()
-            daemon.stdout.close()
-        self.addCleanup(end)
-
-    def call(self, method, path, body=None):
-        request = urllib.request.Request(
-            f"{self.address}/api/v1{path}", method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=DEADLINE_SECONDS) as answer:
-                return answer.status, json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read())
-
-    def get(self, path):
-        status, answer = self.call("GET", path)
-        self.assertEqual(status, 200, answer)
-        return answer
-
-    def create(self, name, template):
-        status, answer = self.call("POST", "/apps", {"name": name, "template": template})
-        self.assertEqual(status, 201, answer)
+        self.addCleanup(self.daemon.end)
+        self.addCleanup(self.daemon.remove_apps)
 
     def newest(self, name, match=""):
-        return self.get("/metrics/newest?" + urllib.parse.urlencode({"name": name, "match": match}))[
+        return self.daemon.get("/metrics/newest?" + urllib.parse.urlencode({"name": name, "match": match}))[
             "series"]
 
     def test_gpus_and_who_uses_their_memory(self):
@@ -150,17 +108,17 @@ class MetricsTest(unittest.TestCase):
         script.write_text("gpu NVIDIA-T4 37 1000 16000 61 70500\n")
         self.start("--nvml", NVML)
         # The program is a grandchild of the instance's first process, as a framework's worker is.
-        self.create("trainer", """services:
+        self.daemon.create("trainer", """services:
   main:
     image: takt/host
-    command: ["sh", "-c", "sh -c 'sleep 100000 & wait' & wait"]
+    command: ["sh", "-c", "sh -c 'sleep 100037 & wait' & wait"]
 """)
         [gpu] = wait_for(lambda: self.newest("takt_gpu_utilization_ratio"), "the GPU")
         self.assertEqual(gpu["labels"], {"gpu": "0", "product": "NVIDIA-T4"})
         self.assertEqual(gpu["value"], 0.37)
 
         def sleeper():
-            found = subprocess.run(["pgrep", "-f", "^sleep 100000$"], capture_output=True, text=True)
+            found = subprocess.run(["pgrep", "-f", "^sleep 100037$"], capture_output=True, text=True)
             return found.stdout.split()
         pid = wait_for(sleeper, "the program")[-1]
         script.write_text("gpu NVIDIA-T4 37 1000 16000 61 70500\n"
@@ -188,7 +146,7 @@ class MetricsTest(unittest.TestCase):
     ports: ["{port}:{port}"]
     volumes: ["{self.directory}:{self.directory}"]
     labels: {{takt.metrics: {port}/metrics}}"""
-        self.create("targets", "services:" + services)
+        self.daemon.create("targets", "services:" + services)
         up = wait_for(lambda: (lambda s: len(s) == len(kinds) and s)(self.newest("takt_target_up")),
                       "all targets to have been asked")
 
@@ -207,19 +165,19 @@ class MetricsTest(unittest.TestCase):
         self.assertEqual(self.newest("a"), [])
         self.assertEqual(self.newest("wide"), [])  # its label is too long; the rest is taken
         self.assertEqual(len(self.newest("narrow")), 1)
-        status = pathlib.Path(f"/proc/{self.daemon.pid}/status").read_text()
+        status = pathlib.Path(f"/proc/{self.daemon.process.pid}/status").read_text()
         peak = next(int(line.split()[1]) for line in status.splitlines()
                     if line.startswith("VmHWM"))
         self.assertLess(peak, 400 << 10)  # kB; the answers are 1 GB and more
         # The rules that come with it have nothing to say, but of this machine itself.
-        self.assertEqual([a for a in self.get("/alerts")["alerts"]
+        self.assertEqual([a for a in self.daemon.get("/alerts")["alerts"]
                           if a["rule"] not in ("disk_almost_full", "memory_almost_exhausted")], [])
 
     def test_a_loss_that_is_no_number_is_an_event_and_an_alert(self):
         self.start()
         script = self.directory / "trainer.py"
         script.write_text(TRAINER)
-        self.create("trainer", f"""services:
+        self.daemon.create("trainer", f"""services:
   main:
     image: takt/host
     command: ["python3", "{script}", "/events"]
@@ -228,12 +186,12 @@ class MetricsTest(unittest.TestCase):
 volumes:
   events: {{}}
 """)
-        alert = wait_for(lambda: [a for a in self.get("/alerts")["alerts"]
+        alert = wait_for(lambda: [a for a in self.daemon.get("/alerts")["alerts"]
                                   if a["rule"] == "training_goes_wrong"
                                   and a["state"] == "firing"], "the alert")[0]
         self.assertEqual(alert["labels"], {"app": "trainer", "kind": "not_finite", "run": "1"})
         self.assertEqual(alert["summary"], "run 1 of trainer goes wrong: not_finite")
-        events = self.get("/events?app=trainer")["events"]
+        events = self.daemon.get("/events?app=trainer")["events"]
         self.assertTrue([e for e in events if e["kind"] == "learning" and "run 1" in e["message"]
                          and e["level"] == "warning"], events)
         self.assertTrue([e for e in events if e["kind"] == "alert"], events)

@@ -4,19 +4,18 @@ import argparse
 import json
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 import urllib.error
 import urllib.parse
 import urllib.request
 
+from daemon_harness import DEADLINE_SECONDS, Daemon, free_port, wait_for
+
 TAKT = None
 SHARE = None
-DEADLINE_SECONDS = 120
 
 APP = """services:
   main:
@@ -60,16 +59,6 @@ tests:
 """
 
 
-def wait_for(condition, what):
-    end = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"gave up waiting for {what}")
-
-
 def get(url):
     try:
         with urllib.request.urlopen(url, timeout=DEADLINE_SECONDS) as answer:
@@ -78,24 +67,14 @@ def get(url):
         return error.read().decode()
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 class PrometheusTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.directory = tempfile.TemporaryDirectory()
         cls.processes = []
         directory = pathlib.Path(cls.directory.name)
-        daemon = subprocess.Popen(
-            [TAKT, "daemon", "--data-dir", str(directory / "data"), "--listen", "127.0.0.1:0"],
-            stdout=subprocess.PIPE, text=True)
-        cls.processes.append(daemon)
-        cls.address = next(line.strip().removeprefix("http://") for line in daemon.stdout
-                           if line.startswith("http://"))
+        cls.daemon = Daemon(TAKT, directory / "data")
+        cls.address = cls.daemon.address
         template = directory / "app.yml"
         template.write_text(APP)
         subprocess.run([TAKT, "up", "--host", cls.address, "--name", "sleeper", "-y",
@@ -131,6 +110,7 @@ class PrometheusTest(unittest.TestCase):
         for process in reversed(cls.processes):
             process.terminate()
             process.wait(DEADLINE_SECONDS)
+        cls.daemon.end()
         cls.log.close()
         cls.directory.cleanup()
 
