@@ -7,7 +7,7 @@
 #include <regex>
 #include <string>
 
-#include "console/gunzip_for_test.h"
+#include "base/gunzip_for_test.h"
 
 namespace takt::console {
 namespace {

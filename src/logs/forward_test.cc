@@ -2,11 +2,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <zlib.h>
 
 #include <nlohmann/json.hpp>
 
 #include "base/fs.h"
+#include "base/gunzip_for_test.h"
 #include "base/proto_wire.h"
 
 namespace takt::logs {
@@ -18,20 +18,6 @@ using testing::IsEmpty;
 using Json = nlohmann::json;
 using namespace std::chrono_literals;
 
-std::string Gunzip(const std::string& packed) {
-  std::string out(16 << 20, '\0');
-  z_stream stream{};
-  if (inflateInit2(&stream, 16 + MAX_WBITS) != Z_OK) return "";
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
-  stream.avail_in = static_cast<uInt>(packed.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  const int result = inflate(&stream, Z_FINISH);
-  out.resize(result == Z_STREAM_END ? stream.total_out : 0);
-  inflateEnd(&stream);
-  return out;
-}
-
 // A receiver of Loki's pushes that answers as a test tells it.
 class FakeReceiver {
  public:
@@ -41,7 +27,7 @@ class FakeReceiver {
     headers_ = request.headers;
     absl::StatusOr<net::PostReply> answer = answer_(requests_);
     if (!answer.ok() || answer->status / 100 != 2) return answer;
-    const Json body = Json::parse(Gunzip(request.body));
+    const Json body = Json::parse(Gunzip(request.body, 16 << 20));
     for (const Json& stream : body["streams"]) {
       for (const Json& value : stream["values"]) texts_.push_back(value[1]);
     }

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace takt::console {
+namespace takt {
 
 // The first `limit` bytes of what `packed` holds; empty where it is no gzip.
 inline std::string Gunzip(std::string_view packed, std::size_t limit) {
@@ -22,4 +22,4 @@ inline std::string Gunzip(std::string_view packed, std::size_t limit) {
   return out;
 }
 
-}  // namespace takt::console
+}  // namespace takt
