@@ -218,10 +218,11 @@ TEST_P(RuntimeConformance, StopEndsTheInstanceAndKeepsItsRecordAndLog) {
 }
 
 TEST_P(RuntimeConformance, AStoppedServiceStaysStoppedWhateverItsRestartPolicy) {
-  ServiceSpec spec = Spec("web", {.exit_on_stop = 1});
+  ServiceSpec spec = Spec("web", {.lines = {"listens to the signal"}, .exit_on_stop = 1});
   spec.restart = RestartPolicy::kAlways;
   ASSERT_EQ(runtime().Deploy(spec), absl::OkStatus());
-  ASSERT_TRUE(EventuallyIn("web", InstanceState::kRunning, 1));
+  const std::string id = Only("web", InstanceState::kRunning).id;
+  ASSERT_TRUE(harness_->Eventually([&] { return Lines(id).size() == 1; }));
   ASSERT_EQ(runtime().Stop("app", "web"), absl::OkStatus());
   EXPECT_EQ(Only("web", InstanceState::kExited).exit_code, 1);
   harness_->Settle();
