@@ -102,7 +102,11 @@ absl::StatusOr<std::vector<Tensor>> Servable::RunNow(const Signature& signature,
   if (signature.plan_ == nullptr) return signature.plan_status_;
   const auto begin = std::chrono::steady_clock::now();
   auto outputs = session_->Run(*signature.plan_, inputs, options);
-  if (outputs.ok()) signature.cost_.Record(rows, std::chrono::steady_clock::now() - begin);
+  if (outputs.ok()) {
+    signature.cost_.Record(rows, std::chrono::steady_clock::now() - begin);
+    signature.runs_.fetch_add(1, std::memory_order_relaxed);
+    signature.run_rows_.fetch_add(static_cast<std::uint64_t>(rows), std::memory_order_relaxed);
+  }
   return outputs;
 }
 

@@ -41,6 +41,9 @@ class Signature {
   int FindInput(std::string_view alias) const;
   int FindOutput(std::string_view alias) const;
   const RunCost& cost() const { return cost_; }
+  // Runs that succeeded, and their rows, padding included: rows ÷ runs is the mean batch size.
+  std::uint64_t runs() const { return runs_.load(std::memory_order_relaxed); }
+  std::uint64_t run_rows() const { return run_rows_.load(std::memory_order_relaxed); }
   // PredictResponse.model_spec as it is on the wire, with its tag: the same for all answers.
   const std::string& answer_spec() const { return answer_spec_; }
 
@@ -52,6 +55,7 @@ class Signature {
   absl::Status plan_status_;             // why there is no plan
   std::unique_ptr<BatchQueue> queue_;    // null = unbatched
   mutable RunCost cost_;
+  mutable std::atomic<std::uint64_t> runs_{0}, run_rows_{0};
   std::string answer_spec_;
 };
 

@@ -439,6 +439,11 @@ class Server final : public ModelServer {
                          }
                          return out;
                        }});
+    AddRunCounter("takt_serving_runs_total",
+                  "Runs of each signature that is loaded, warm-up included.", &Signature::runs);
+    AddRunCounter("takt_serving_run_rows_total",
+                  "Rows of these runs, padding included: by the runs, the mean batch size.",
+                  &Signature::run_rows);
     metrics_.AddGauge(
         {"takt_serving_ready", "gauge", "1 when every model can answer.", [this] {
            return std::vector<std::pair<std::string, double>>{{"", context_->Ready() ? 1.0 : 0.0}};
@@ -455,6 +460,23 @@ class Server final : public ModelServer {
                          return std::vector<std::pair<std::string, double>>{
                              {"outcome=\"written\"", static_cast<double>(request_log_.written())},
                              {"outcome=\"dropped\"", static_cast<double>(request_log_.dropped())}};
+                       }});
+  }
+
+  void AddRunCounter(const char* name, const char* help,
+                     std::uint64_t (Signature::*count)() const) {
+    metrics_.AddGauge({name, "counter", help, [this, count] {
+                         std::vector<std::pair<std::string, double>> out;
+                         for (const auto& [model, entry] : directory_.Get()->models) {
+                           for (const auto& [version, servable] : entry.versions) {
+                             for (const auto& signature : servable->signatures()) {
+                               out.emplace_back(StrCat("model=\"", model, "\",version=\"", version,
+                                                       "\",signature=\"", signature->name(), "\""),
+                                                static_cast<double>((*signature.*count)()));
+                             }
+                           }
+                         }
+                         return out;
                        }});
   }
 

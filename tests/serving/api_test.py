@@ -215,6 +215,18 @@ def test_time_in_a_batching_queue_is_told_for_every_way_to_ask():
         assert all(float(line.rsplit(' ', 1)[1]) > 0 for line in sums), sums
 
 
+def test_runs_and_their_rows_are_counted_for_each_signature():
+    """Rows by runs is the mean batch size, per model, version and signature."""
+    with Server(ARGS.build, *MODEL, env={'TAKT_INSTANCE': 'a.b.1.c'}) as server:
+        def count(what):
+            name = f'takt_serving_{what}_total{{model="half",version="2",signature="serving_default"}}'
+            text = server.ask('/monitoring/prometheus/metrics')[1]
+            return next(float(line.rsplit(' ', 1)[1]) for line in text.splitlines() if line.startswith(name))
+        runs, rows = count('runs'), count('run_rows')
+        server.ask('/v1/models/half:predict', {'instances': [1.0, 2.0, 3.0]})
+        assert (count('runs'), count('run_rows')) == (runs + 1, rows + 3)
+
+
 def test_bodies_may_be_compressed():
     """A gzip body is read; an answer is gzip where the client asks and it pays."""
     with Server(ARGS.build, *MODEL) as server:
