@@ -552,22 +552,17 @@ absl::StatusOr<std::string> LogStore::ReadFilter(std::int64_t chunk) {
 absl::Status LogStore::ReadColumns(std::int64_t chunk, bool with_text, Columns& columns) {
   columns.Clear();
   const std::lock_guard lock(read_mutex_);
-  {
-    auto rows = reader_->Query("SELECT data FROM meta WHERE chunk=?", {chunk});
-    TAKT_RETURN_IF_ERROR(rows.status());
-    TAKT_ASSIGN_OR_RETURN(const bool more, rows->Next());
-    if (!more) return absl::OkStatus();
-    TAKT_RETURN_IF_ERROR(DecodeMeta(rows->Blob(0), columns));
-  }
-  if (!with_text) return absl::OkStatus();
-  auto rows = reader_->Query("SELECT data FROM body WHERE chunk=?", {chunk});
+  // Both by one statement: a chunk that still grows is written anew between two, and its text does
+  // not fit an older meta.
+  auto rows = reader_->Query(
+      with_text ? "SELECT m.data, b.data FROM meta m JOIN body b ON b.chunk=m.chunk WHERE m.chunk=?"
+                : "SELECT data FROM meta WHERE chunk=?",
+      {chunk});
   TAKT_RETURN_IF_ERROR(rows.status());
   TAKT_ASSIGN_OR_RETURN(const bool more, rows->Next());
-  if (!more) {
-    columns.Clear();
-    return absl::OkStatus();
-  }
-  return DecodeText(rows->Blob(0), columns);
+  if (!more) return absl::OkStatus();
+  TAKT_RETURN_IF_ERROR(DecodeMeta(rows->Blob(0), columns));
+  return with_text ? DecodeText(rows->Blob(1), columns) : absl::OkStatus();
 }
 
 void LogStore::ForMatches(const Query& query, const StreamKey& key, const Columns& columns,
