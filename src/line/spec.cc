@@ -123,23 +123,18 @@ bool SameAddress(const std::string& a, const std::string& b) {
   return any(a) || any(b) || a == b;
 }
 
-bool ShareNetwork(const templates::ServiceSpec& a, const templates::ServiceSpec& b) {
-  auto in = [](const templates::ServiceSpec& service, const std::string& network) {
-    return service.networks.contains(network) || (service.networks.empty() && network == "default");
-  };
-  if (a.networks.empty()) return in(b, "default");
-  return std::any_of(a.networks.begin(), a.networks.end(),
-                     [&](const auto& network) { return in(b, network.first); });
+bool IsOn(const templates::ServiceSpec& service, const std::string& network) {
+  return service.networks.contains(network) || (service.networks.empty() && network == "default");
 }
 
-// By which names beside their own `from` finds services of its app: aliases on a network that both
-// are in, then its own links.
+// By which names beside their own `from` finds services of its app: aliases on the networks that
+// both are on, then its own links.
 std::map<std::string, std::string> NamesSeen(const templates::AppSpec& app,
                                              const templates::ServiceSpec& from) {
   std::map<std::string, std::string> names;
   for (const templates::ServiceSpec& other : app.services) {
-    if (!ShareNetwork(from, other)) continue;
     for (const auto& [network, aliases] : other.networks) {
+      if (!IsOn(from, network)) continue;
       for (const std::string& alias : aliases) names[alias] = other.name;
     }
   }
