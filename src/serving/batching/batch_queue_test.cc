@@ -68,6 +68,7 @@ class BatchingTest : public testing::Test {
            Seen(in[0].dims()[0]);
            return std::vector<Tensor>{in[0]};
          }});
+    for (auto& [def, function] : model.signatures) def.rows_independent = rows_independent_;
     Servable::Options options;
     options.name = "m";
     options.version = 1;
@@ -169,6 +170,7 @@ class BatchingTest : public testing::Test {
 
   std::mutex mutex_;
   std::condition_variable changed_;
+  bool rows_independent_ = true;  // as the models that Make makes say of themselves
   bool hold_ = false;
   std::function<void(std::size_t nth)> on_run_;  // set while nothing runs
   std::vector<std::int64_t> runs_;
@@ -199,6 +201,17 @@ TEST_F(BatchingTest, AutomaticWhatComesTogetherRunsTogether) {
         {{Floats({2, 2}, 3)}, "", {}}});
   EXPECT_EQ(Answers(), (std::vector<std::string>{"[1,2] 2", "[3,2] 4", "[2,2] 6"}));
   EXPECT_EQ(runs(), (std::vector<std::int64_t>{6}));
+}
+
+TEST_F(BatchingTest, AutomaticDependentRowsAreRunWithTheirOwnRequestsOnly) {
+  rows_independent_ = false;
+  Make(Automatic());
+  TAKT_WARM_UP();
+  Send({{{Floats({1, 2}, 1)}, "", {}},
+        {{Floats({3, 2}, 2)}, "", {}},
+        {{Floats({2, 2}, 3)}, "", {}}});
+  EXPECT_EQ(Answers(), (std::vector<std::string>{"[1,2] 2", "[3,2] 4", "[2,2] 6"}));
+  EXPECT_EQ(runs().size(), 3U);
 }
 
 TEST_F(BatchingTest, AutomaticALoneRequestIsNeitherPaddedNorKept) {

@@ -31,6 +31,9 @@ struct SignatureDef {
   std::string method_name;          // "tensorflow/serving/predict"
   std::vector<TensorInfo> inputs;   // by alias, sorted
   std::vector<TensorInfo> outputs;  // by alias, sorted
+  // A row of the outputs depends on nothing but its own row of the inputs, so that automatic
+  // batching may run strangers' rows together; false: a run has one request's rows only.
+  bool rows_independent = true;
 };
 
 struct LoadOptions {
