@@ -540,11 +540,15 @@ TEST_F(ApiTest, AnswersQuestionsAboutSamples) {
   const Answer answer = Get("/metrics/query?name=cpu&step_ms=5000" + range);
   ASSERT_EQ(answer.body["series"].size(), 1u);
   EXPECT_EQ(answer.body["series"][0]["values"], json({0.5, nullptr}));
+  EXPECT_EQ(
+      Get("/metrics/query?name=cpu&step_ms=5000&divided_by=cpu&divided_by_match=app%3Da" + range)
+          .body["series"][0]["values"],
+      json({1.0, nullptr}));
   EXPECT_EQ(Get("/metrics").body["metrics"][0]["name"], "cpu");
   EXPECT_EQ(Get("/metrics/newest?name=cpu&match=app%3Da").body["series"][0]["value"], 0.5);
   EXPECT_EQ(Get("/metrics/newest?name=cpu&match=app%3Db").body["series"], json::array());
   for (const char* bad : {"function=middle", "aggregate=mean", "match=app", "quantile=2",
-                          "quantile=x", "step_ms=-1"}) {
+                          "quantile=x", "step_ms=-1", "divided_by_match=app%3Da"}) {
     EXPECT_EQ(Get(StrCat("/metrics/query?name=cpu&", bad, range)).status, 400) << bad;
   }
   EXPECT_EQ(Get("/metrics/query?name=cpu").status, 400);

@@ -50,6 +50,12 @@ Result QueryMetrics(metrics::MetricStore& store, Workers& workers, Call& call) {
   if (call.HasQuery("quantile")) {
     TAKT_ASSIGN_OR_RETURN(q.quantile, QueryNumber(call, "quantile", 0));
   }
+  q.divide_by = std::string(call.Query("divided_by"));
+  TAKT_ASSIGN_OR_RETURN(q.divide_matchers, metrics::ParseMatchers(call.Query("divided_by_match")));
+  if (q.divide_by.empty() && !q.divide_matchers.empty()) {
+    return absl::InvalidArgumentError(
+        "query parameter divided_by_match: expected together with divided_by only");
+  }
   return workers.Answer(call, [&store, q]() -> Result {
     TAKT_ASSIGN_OR_RETURN(const metrics::Answer answer, store.Ask(q));
     std::string body;
@@ -113,7 +119,8 @@ void AddMetricRoutes(Router& router, metrics::MetricStore& store, Workers& worke
   router.Add("GET", "/metrics/newest", {"name", "match", "max_age_ms"},
              [&](Call& call) { return NewestMetrics(store, call); });
   router.Add("GET", "/metrics/query",
-             {"name", "match", "from", "to", "step_ms", "function", "aggregate", "by", "quantile"},
+             {"name", "match", "from", "to", "step_ms", "function", "aggregate", "by", "quantile",
+              "divided_by", "divided_by_match"},
              [&](Call& call) { return QueryMetrics(store, workers, call); });
 }
 

@@ -568,6 +568,25 @@ std::vector<MetricStore::Series_*> MetricStore::Select(const std::string& name,
 }
 
 absl::StatusOr<Answer> MetricStore::Ask(const Question& q) {
+  TAKT_ASSIGN_OR_RETURN(Answer answer, AskUndivided(q));
+  if (q.divide_by.empty()) return answer;
+  Question by = q;
+  by.name = q.divide_by;
+  by.matchers = q.divide_matchers;
+  TAKT_ASSIGN_OR_RETURN(const Answer divisor, AskUndivided(by));
+  std::map<Labels, const std::vector<double>*> divisors;
+  for (const AnswerSeries& series : divisor.series) divisors[series.labels] = &series.values;
+  for (AnswerSeries& series : answer.series) {
+    const auto found = divisors.find(series.labels);
+    for (std::size_t i = 0; i < series.values.size(); ++i) {
+      const double value = found == divisors.end() ? std::nan("") : (*found->second)[i];
+      series.values[i] = value > 0 ? series.values[i] / value : std::nan("");
+    }
+  }
+  return answer;
+}
+
+absl::StatusOr<Answer> MetricStore::AskUndivided(const Question& q) {
   if (q.to_ms <= q.from_ms) return absl::InvalidArgumentError("metrics: expected from before to");
   if (q.quantile && !(*q.quantile > 0 && *q.quantile < 1)) {
     return absl::InvalidArgumentError(

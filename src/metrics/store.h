@@ -78,6 +78,10 @@ struct Question {
   // each group's buckets are added up, and this quantile of them is the answer, linear within a
   // bucket as Prometheus' histogram_quantile has it.
   std::optional<double> quantile;
+  // "" = none. Else each value is divided by that of the series of this metric that the same
+  // question finds under the same labels; where that is unknown or not positive, so is the answer.
+  std::string divide_by;
+  std::vector<Matcher> divide_matchers;
 };
 
 struct AnswerSeries {
@@ -118,6 +122,8 @@ class MetricStore {
   };
   void Append(std::int64_t time_ms, std::span<const Point> points);
 
+  // INVALID_ARGUMENT for a span, a step or a quantile that makes no sense, RESOURCE_EXHAUSTED for
+  // more than kMaxSeriesPerQuery series.
   absl::StatusOr<Answer> Ask(const Question& question);
   // Newest sample of each matching series, not older than `max_age_ms`.
   struct Latest {
@@ -136,6 +142,7 @@ class MetricStore {
 
  private:
   struct Series_;
+  absl::StatusOr<Answer> AskUndivided(const Question& question);
   MetricStore(std::string path, const Clock& clock, std::uint64_t max_bytes);
   absl::Status TendLocked();
   absl::Status MakeRoom(bool full);

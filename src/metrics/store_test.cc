@@ -159,6 +159,35 @@ TEST_F(MetricStoreTest, GroupsSeriesByLabels) {
   EXPECT_THAT(Ask(q).series[0].values, ElementsAre(2));
 }
 
+// Rows by runs: what is divided are the answers, group by group, not the samples.
+TEST_F(MetricStoreTest, DividesByWhatTheSameQuestionFindsOfAnother) {
+  for (const auto& [name, app, instance, value] : {std::tuple("rows", "x", "1", 6.0),
+                                                   {"rows", "x", "2", 10.0},
+                                                   {"rows", "y", "3", 5.0},
+                                                   {"rows", "z", "4", 1.0},
+                                                   {"runs", "x", "1", 1.0},
+                                                   {"runs", "x", "2", 3.0},
+                                                   {"runs", "y", "3", 0.0},
+                                                   {"runs", "w", "5", 1.0}}) {
+    const MetricStore::Point point{Series(name, {{"app", app}, {"instance", instance}}), value};
+    store_->Append(start_, {&point, 1});
+  }
+  const Question q{.name = "rows",
+                   .from_ms = start_,
+                   .to_ms = start_ + 10'000,
+                   .step_ms = 5000,
+                   .aggregation = Aggregation::kSum,
+                   .by = {"app"},
+                   .divide_by = "runs",
+                   .divide_matchers = {{"instance", Matcher::Op::kNotEqual, "5"}}};
+  const Answer answer = Ask(q);
+  ASSERT_EQ(answer.series.size(), 3u);
+  EXPECT_EQ(answer.series[0].labels, (Labels{{"app", "x"}}));
+  EXPECT_THAT(answer.series[0].values, ElementsAre(4, IsNan()));
+  EXPECT_THAT(answer.series[1].values, ElementsAre(IsNan(), IsNan())) << "nothing by nothing";
+  EXPECT_THAT(answer.series[2].values, ElementsAre(IsNan(), IsNan())) << "no such divisor";
+}
+
 TEST_F(MetricStoreTest, QuantilesComeOutOfMergedHistograms) {
   std::vector<MetricStore::Point> zero, later;
   for (const char* instance : {"1", "2"}) {

@@ -421,14 +421,16 @@ absl::StatusOr<std::vector<Reading>> Alerts::Ask(const AlertRule& rule) const {
           .count();
   const std::int64_t window_ms = std::chrono::milliseconds(rule.window).count();
   // One step that ends with the newest whole round of samples.
-  metrics::Question question{.name = rule.metric,
-                             .matchers = rule.matchers,
-                             .from_ms = now_ms / window_ms * window_ms - window_ms,
-                             .to_ms = now_ms / window_ms * window_ms + window_ms,
-                             .step_ms = window_ms,
-                             .function = rule.function,
-                             .aggregation = rule.aggregation,
-                             .by = rule.by};
+  const metrics::Question question{.name = rule.metric,
+                                   .matchers = rule.matchers,
+                                   .from_ms = now_ms / window_ms * window_ms - window_ms,
+                                   .to_ms = now_ms / window_ms * window_ms + window_ms,
+                                   .step_ms = window_ms,
+                                   .function = rule.function,
+                                   .aggregation = rule.aggregation,
+                                   .by = rule.by,
+                                   .divide_by = rule.divide_by,
+                                   .divide_matchers = rule.divide_matchers};
   TAKT_ASSIGN_OR_RETURN(const metrics::Answer answer, store_.Ask(question));
   const auto newest = [](const metrics::AnswerSeries& series) {
     for (auto v = series.values.rbegin(); v != series.values.rend(); ++v) {
@@ -439,17 +441,6 @@ absl::StatusOr<std::vector<Reading>> Alerts::Ask(const AlertRule& rule) const {
   std::vector<Reading> readings;
   for (const metrics::AnswerSeries& series : answer.series) {
     readings.push_back({series.labels, newest(series)});
-  }
-  if (rule.divide_by.empty()) return readings;
-  question.name = rule.divide_by;
-  question.matchers = rule.divide_matchers;
-  TAKT_ASSIGN_OR_RETURN(const metrics::Answer divisor, store_.Ask(question));
-  for (Reading& reading : readings) {
-    double value = std::nan("");
-    for (const metrics::AnswerSeries& series : divisor.series) {
-      if (series.labels == reading.labels) value = newest(series);
-    }
-    reading.value = value > 0 ? reading.value / value : std::nan("");
   }
   return readings;
 }

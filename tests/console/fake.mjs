@@ -140,6 +140,8 @@ function metric(query) {
     takt_serving_requests_total: query.get("by")?.includes("code") ? [] : [[{ app, model: "mnist", version: "1" }, 800], [{ app, model: "mnist", version: "2" }, 900]],
     takt_serving_request_seconds_bucket: [[{ app, model: "mnist", version: "1" }, 0.0012 * (1 + Number(query.get("quantile")))], [{ app, model: "mnist", version: "2" }, 0.0009]],
     takt_serving_queue_seconds_bucket: [[{ app, model: "mnist", version: "2" }, 0.0001]],
+    takt_serving_run_rows_total: query.get("divided_by") === "takt_serving_runs_total" ? [[{ app, model: "mnist", version: "1" }, 12], [{ app, model: "mnist", version: "2" }, 25]] : [],
+    ":tensorflow:serving:request_count": [],
   }[name] ?? [[{}, 1e6]];
   return { from: new Date(from).toISOString(), step_ms: step, series: rows.map(([labels, base], k) => ({ labels, values: wave(base, k) })) };
 }

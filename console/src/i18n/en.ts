@@ -130,6 +130,7 @@ export const en = {
   "chart.serving.errors": "Errors by version",
   "chart.serving.latency": "Latency by version",
   "chart.serving.queue": "Time in the queue (p99)",
+  "chart.serving.batch": "Rows a run (mean batch size)",
   "chart.serving.requests": "Requests by version",
   "chart.step": "step",
   "diff.unchanged": "$ unchanged lines",

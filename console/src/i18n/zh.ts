@@ -131,6 +131,7 @@ export const zh: Record<keyof typeof en, string> = {
   "chart.serving.errors": "各版本错误数",
   "chart.serving.latency": "各版本延迟",
   "chart.serving.queue": "排队时间（p99）",
+  "chart.serving.batch": "每次运行的行数（平均批大小）",
   "chart.serving.requests": "各版本请求数",
   "chart.step": "步",
   "diff.unchanged": "$ 行未变",

@@ -121,5 +121,7 @@ export function servingCharts(app?: string): ChartOf[] {
     { id: "serving.latency", unit: "seconds", asks: [quantile(0.5, "takt_serving_request_seconds"), quantile(0.99, "takt_serving_request_seconds")],
       otherwise: [stock(0.5), stock(0.99)] },
     { id: "serving.queue", unit: "seconds", asks: [quantile(0.99, "takt_serving_queue_seconds")] },
+    { id: "serving.batch", unit: "number", asks: [
+      { query: { name: "takt_serving_run_rows_total", function: "increase", aggregate: "sum", by, match: of, divided_by: "takt_serving_runs_total", divided_by_match: of }, name }] },
   ];
 }
