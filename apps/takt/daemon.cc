@@ -211,7 +211,7 @@ absl::Status RunDaemon(const DaemonOptions& options) {
   api_options.content_security_policy = console::kContentSecurityPolicy;
   for (const console::File& file : console::Files()) {
     api_options.files.push_back(
-        {file.path, file.content_type, file.etag, file.gzip, file.immutable()});
+        {file.path, file.content_type, file.etag, file.bytes, file.gzip, file.immutable()});
   }
   const auto api = api::Api::Create(std::move(api_options), *line, *runtime, *volumes, clock);
   TAKT_ASSIGN_OR_RETURN(

@@ -6,7 +6,6 @@
 
 #include <sys/resource.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include "absl/strings/match.h"
 #include "api/convert.h"
@@ -15,6 +14,7 @@
 #include "api/json_reader.h"
 #include "api/logs.h"
 #include "api/streams.h"
+#include "base/gzip.h"
 #include "operate/tensorboard.h"
 
 namespace takt::api {
@@ -30,25 +30,6 @@ std::string MachineName() {
   char name[256] = "";
   gethostname(name, sizeof(name) - 1);
   return name;
-}
-
-// Unpacked; for the rare client that does not take gzip.
-std::string Gunzip(std::string_view packed) {
-  z_stream stream{};
-  std::string out;
-  if (inflateInit2(&stream, 16 + MAX_WBITS) != Z_OK) return out;
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(packed.data()));
-  stream.avail_in = static_cast<uInt>(packed.size());
-  int result = Z_OK;
-  while (result == Z_OK) {
-    char buffer[16384];
-    stream.next_out = reinterpret_cast<Bytef*>(buffer);
-    stream.avail_out = sizeof(buffer);
-    result = inflate(&stream, Z_NO_FLUSH);
-    out.append(buffer, sizeof(buffer) - stream.avail_out);
-  }
-  inflateEnd(&stream);
-  return out;
 }
 
 // What a body says about a configuration; what it does not say stays as it is.
@@ -268,7 +249,8 @@ void ApiImpl::ServeFile(const net::HttpRequest& request,
     response.headers.emplace_back("Content-Encoding", "gzip");
     response.body = file->gzip;
   } else {
-    response.body = Gunzip(file->gzip);
+    // For the rare client that does not take gzip; what is built in does unpack.
+    response.body = Gunzip(file->gzip, file->bytes).value();
   }
   responder->Send(std::move(response));
 }

@@ -28,6 +28,7 @@ struct StaticFile {
   std::string_view path;  // "index.html", "assets/index-3f2a.js"
   std::string_view content_type;
   std::string_view etag;   // without quotes
+  std::size_t bytes = 0;   // unpacked
   std::string_view gzip;   // the content
   bool immutable = false;  // its name changes with its content
 };

@@ -1,10 +1,9 @@
 #include "logs/forward.h"
 
-#include <zlib.h>
-
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
+#include "base/gzip.h"
 #include "base/ids.h"
 #include "base/proto_wire.h"
 #include "base/text.h"
@@ -29,23 +28,6 @@ CREATE TABLE IF NOT EXISTS header(
 
 std::int64_t Micros(std::chrono::system_clock::time_point t) {
   return std::chrono::duration_cast<std::chrono::microseconds>(t.time_since_epoch()).count();
-}
-
-std::string Gzip(std::string_view bytes) {
-  z_stream stream{};
-  if (deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY) !=
-      Z_OK) {
-    return "";
-  }
-  std::string out(deflateBound(&stream, bytes.size()), '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
-  stream.avail_in = static_cast<uInt>(bytes.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  const int result = deflate(&stream, Z_FINISH);
-  out.resize(result == Z_STREAM_END ? stream.total_out : 0);
-  deflateEnd(&stream);
-  return out;
 }
 
 // Of an ExportLogsServiceResponse: partial_success (1) { rejected_log_records (1) }.

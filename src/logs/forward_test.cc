@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/fs.h"
-#include "base/gunzip_for_test.h"
+#include "base/gzip.h"
 #include "base/proto_wire.h"
 
 namespace takt::logs {
@@ -27,7 +27,7 @@ class FakeReceiver {
     headers_ = request.headers;
     absl::StatusOr<net::PostReply> answer = answer_(requests_);
     if (!answer.ok() || answer->status / 100 != 2) return answer;
-    const Json body = Json::parse(Gunzip(request.body, 16 << 20));
+    const Json body = Json::parse(Gunzip(request.body, 16 << 20).value());
     for (const Json& stream : body["streams"]) {
       for (const Json& value : stream["values"]) texts_.push_back(value[1]);
     }

@@ -40,12 +40,13 @@ std::string_view HttpReply::Header(std::string_view name) const {
   return {};
 }
 
-std::string UrlEncode(std::string_view text) {
+std::string UrlEncode(std::string_view text, std::string_view keep) {
   static constexpr char kHex[] = "0123456789ABCDEF";
   std::string out;
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    if (absl::ascii_isalnum(byte) || c == '-' || c == '.' || c == '_' || c == '~') {
+    if (absl::ascii_isalnum(byte) || c == '-' || c == '.' || c == '_' || c == '~' ||
+        keep.find(c) != std::string_view::npos) {
       out.push_back(c);
     } else {
       out.push_back('%');

@@ -115,8 +115,8 @@ class ServerSentEventParser {
   bool any_ = false;
 };
 
-// Percent-encodes everything but RFC 3986's unreserved characters: for a path segment or a query
-// value.
-std::string UrlEncode(std::string_view text);
+// Percent-encodes everything but RFC 3986's unreserved characters and those of `keep`: for a path
+// segment or a query value (and as AWS signs them).
+std::string UrlEncode(std::string_view text, std::string_view keep = "");
 
 }  // namespace takt::net

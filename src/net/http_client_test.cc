@@ -250,6 +250,11 @@ TEST(HttpClient, SendsNoRequestThatWouldBeTwo) {
   EXPECT_EQ(client.Call(Get("b")).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(UrlEncode, KeepsTheUnreservedCharactersAndThoseAskedFor) {
+  EXPECT_EQ(UrlEncode("aZ9-._~ /+\xe4"), "aZ9-._~%20%2F%2B%E4");
+  EXPECT_EQ(UrlEncode("a/b c", "/"), "a/b%20c");
+}
+
 TEST(HttpUrl, HasHostPortAndTarget) {
   const auto url = ParseHttpUrl("http://[::1]:8501/v1/models?x=y#z");
   ASSERT_TRUE(url.ok());

@@ -2,22 +2,21 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <set>
 
 #include "absl/strings/numbers.h"
 #include "base/fs.h"
+#include "base/spawn.h"
 #include "base/str.h"
 #include "line/spec.h"
 #include "operate/directories.h"
 #include "template/template.h"
-
-extern char** environ;
 
 namespace takt::operate {
 namespace {
@@ -127,29 +126,18 @@ absl::Status TensorBoards::Start(const std::string& app, Board& board) {
   const std::string path = StrCat(kTensorBoardPath, app);
   int input[2];
   if (pipe2(input, O_CLOEXEC) != 0) return ErrnoStatus(errno, "pipe");
-  const char* const arguments[] = {python.c_str(), script.c_str(), directory.c_str(), path.c_str(),
-                                   nullptr};
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, input[0], 0);
-  posix_spawn_file_actions_addopen(&actions, 1, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0640);
-  posix_spawn_file_actions_adddup2(&actions, 1, 2);
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  sigset_t none;
-  sigemptyset(&none);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-  const int error = posix_spawn(&board.pid, python.c_str(), &actions, &attributes,
-                                const_cast<char* const*>(arguments), environ);
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&actions);
+  const int output = open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+  const absl::StatusOr<pid_t> pid = output < 0
+                                        ? ErrnoStatus(errno, log)
+                                        : Spawn({python, script, directory, path},
+                                                {.in = input[0], .out = output, .error = output});
   close(input[0]);
+  if (output >= 0) close(output);
   board.stdin_fd = input[1];
-  if (error != 0) {
-    board.pid = -1;
-    return absl::UnavailableError(StrCat("TensorBoard: ", python, ": ", strerror(error)));
+  if (!pid.ok()) {
+    return absl::UnavailableError(StrCat("TensorBoard: ", pid.status().message()));
   }
+  board.pid = *pid;
   const auto deadline = clock_.Steady() + kTensorBoardStart;
   while (true) {
     const bool lives = board.Lives();

@@ -17,7 +17,6 @@ target_compile_options(takt_serving_protos PRIVATE -w -O1)
 target_link_libraries(takt_serving_protos PUBLIC takt_tf_protos)
 
 add_library(takt_serving_edge STATIC
-  api/compression.cc
   api/context.cc
   api/grpc_services.cc
   api/inference.cc

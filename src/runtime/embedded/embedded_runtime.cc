@@ -4,7 +4,6 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
@@ -27,6 +26,7 @@
 #include "absl/strings/str_split.h"
 #include "base/fs.h"
 #include "base/ids.h"
+#include "base/spawn.h"
 #include "runtime/embedded/control_groups.h"
 #include "runtime/embedded/event_loop.h"
 #include "runtime/embedded/log_reader.h"
@@ -171,44 +171,11 @@ std::string ToLaunchFile(const shim::Launch& launch) {
   return out;
 }
 
-// Starts a program with /dev/null as its streams, but for `error_fd`. Pid or error.
-absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& words, int error_fd) {
-  std::vector<char*> arguments;
-  arguments.reserve(words.size() + 1);
-  for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
-  arguments.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-  if (error_fd >= 0) {
-    posix_spawn_file_actions_adddup2(&actions, error_fd, 2);
-  } else {
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-  }
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  sigset_t none, all;
-  sigemptyset(&none);
-  sigfillset(&all);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &all);
-  posix_spawnattr_setflags(&attributes,
-                           POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  pid_t pid = -1;
-  const int error =
-      posix_spawn(&pid, words[0].c_str(), &actions, &attributes, arguments.data(), environ);
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) return ErrnoStatus(error, words[0]);
-  return pid;
-}
-
 // OK when the program ends with 0 before its time is up; otherwise the first line that it says.
 absl::Status RunToEnd(const std::vector<std::string>& words) {
   int fds[2];
   if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoStatus(errno, "pipe");
-  const absl::StatusOr<pid_t> pid = Spawn(words, fds[1]);
+  const absl::StatusOr<pid_t> pid = Spawn(words, {.error = fds[1]}, SpawnSession::kOwn);
   close(fds[1]);
   absl::Status status = pid.status();
   if (pid.ok()) {
@@ -533,7 +500,8 @@ absl::Status Processes::TryStart(const ServiceSpec& spec, const InstanceRecord& 
       inotify_add_watch(inotify_, directory.c_str(), IN_MODIFY | IN_MOVED_TO | IN_ONLYDIR);
   if (watch < 0) return ErrnoStatus(errno, StrCat("watching ", directory));
   watched_[watch] = record.id;
-  const absl::StatusOr<pid_t> pid = Spawn({options_.shim, "run", directory}, -1);
+  const absl::StatusOr<pid_t> pid =
+      Spawn({options_.shim, "run", directory}, {}, SpawnSession::kOwn);
   const int pid_fd = pid.ok() ? pidfd_open(*pid, 0) : -1;
   if (pid_fd < 0) {
     inotify_rm_watch(inotify_, watch);

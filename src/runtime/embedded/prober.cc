@@ -5,7 +5,6 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -16,6 +15,7 @@
 #include <cstring>
 
 #include "absl/strings/numbers.h"
+#include "base/spawn.h"
 #include "base/str.h"
 #include "runtime/embedded/pid_fd.h"
 
@@ -202,32 +202,20 @@ void Prober::BeginCommand(Check& check) {
     words.insert(words.end(), {"/bin/sh", "-c"});
   }
   words.insert(words.end(), check.probe.command.begin(), check.probe.command.end());
-  std::vector<char*> arguments;
-  arguments.reserve(words.size() + 1);
-  for (std::string& word : words) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
   int fds[2];
   if (check.probe.command.empty() || pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0) {
     Finish(check, "its health check has no command");
     return;
   }
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&actions, fds[1], 1);
-  posix_spawn_file_actions_adddup2(&actions, fds[1], 2);
-  const int error =
-      posix_spawn(&check.command, shim_.c_str(), &actions, nullptr, arguments.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
+  const absl::StatusOr<pid_t> pid = Spawn(words, {.out = fds[1], .error = fds[1]});
   close(fds[1]);
-  check.output = fds[0];
-  if (error != 0) {
-    check.command = -1;
-    close(check.output);
-    check.output = -1;
-    Finish(check, StrCat("its health check cannot start: ", strerror(error)));
+  if (!pid.ok()) {
+    close(fds[0]);
+    Finish(check, StrCat("its health check cannot start: ", pid.status().message()));
     return;
   }
+  check.command = *pid;
+  check.output = fds[0];
   check.command_fd = pidfd_open(check.command, 0);
   fcntl(check.command_fd, F_SETFD, FD_CLOEXEC);
   loop_.Watch(check.command_fd, EPOLLIN, [this, &check](std::uint32_t) { OnCommand(check); });

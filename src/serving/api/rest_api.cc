@@ -6,7 +6,7 @@
 #include <charconv>
 
 #include "absl/strings/match.h"
-#include "serving/api/compression.h"
+#include "base/gzip.h"
 #include "serving/api/json.h"
 #include "serving/api/rest_codec.h"
 #include "serving/api/rest_exchange.h"

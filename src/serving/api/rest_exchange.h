@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/gzip.h"
 #include "net/http_server.h"
-#include "serving/api/compression.h"
 #include "serving/api/context.h"
 #include "serving/api/json.h"
 #include "serving/api/rest_api.h"

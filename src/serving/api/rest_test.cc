@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_join.h"
-#include "serving/api/compression.h"
 #include "serving/api/rest_api.h"
 #include "serving/api/rest_codec.h"
 
@@ -242,18 +241,6 @@ TEST(RestAnswer, BytesAreBase64ByName) {
   };
   EXPECT_THAT(named("y_bytes"), HasSubstr("\"b64\": \"aGn/\""));
   EXPECT_THAT(named("y"), HasSubstr("\"hi\xff\""));
-}
-
-TEST(Compression, GoesBothWaysAndIsBounded) {
-  const std::string text(100000, 'x');
-  const std::string packed = Gzip(text);
-  EXPECT_LT(packed.size(), 1000);
-  EXPECT_EQ(Gunzip(packed, text.size()).value(), text);
-  EXPECT_THAT(std::string(ToStd(Gunzip(packed, text.size() - 1).status().message())),
-              HasSubstr("inflates to more than 99999 bytes"));
-  EXPECT_FALSE(Gunzip(packed.substr(0, packed.size() / 2), text.size()).ok());
-  EXPECT_FALSE(Gunzip("not gzip", 100).ok());
-  EXPECT_FALSE(Gunzip("", 100).ok());
 }
 
 }  // namespace

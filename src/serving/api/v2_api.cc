@@ -5,7 +5,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
-#include "serving/api/compression.h"
+#include "base/gzip.h"
 #include "serving/api/json.h"
 #include "serving/api/v2_codec.h"
 

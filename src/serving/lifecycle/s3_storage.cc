@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_split.h"
 #include "base/ids.h"
+#include "net/http_client.h"
 #include "serving/lifecycle/version_policy.h"
 
 namespace takt::serving {
@@ -20,25 +21,6 @@ namespace {
 constexpr const char* kEmptyPayload =
     "x-amz-content-sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 constexpr std::string_view kScheme = "s3://";
-
-// Percent-encoding as AWS signs it. `keep`: characters that stay besides the unreserved ones.
-std::string Encoded(std::string_view text, std::string_view keep = "") {
-  constexpr std::string_view kHex = "0123456789ABCDEF";
-  std::string out;
-  for (const char c : text) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       c == '-' || c == '_' || c == '.' || c == '~' ||
-                       keep.find(c) != std::string_view::npos;
-    if (plain) {
-      out.push_back(c);
-    } else {
-      out.push_back('%');
-      out.push_back(kHex[static_cast<unsigned char>(c) >> 4]);
-      out.push_back(kHex[static_cast<unsigned char>(c) & 15]);
-    }
-  }
-  return out;
-}
 
 // &lt; and the other four, and numbers.
 std::string Unescaped(std::string_view text) {
@@ -178,10 +160,10 @@ absl::StatusOr<std::string> S3ModelStorage::Get(
   std::string url = options_.endpoint.empty() ? StrCat("https://", place.bucket, ".s3.",
                                                        options_.region, ".amazonaws.com/")
                                               : StrCat(options_.endpoint, "/", place.bucket, "/");
-  absl::StrAppend(&url, Encoded(key, "/"));
+  absl::StrAppend(&url, net::UrlEncode(key, "/"));
   for (std::size_t i = 0; i < query.size(); ++i) {
-    absl::StrAppend(&url, i == 0 ? "?" : "&", Encoded(query[i].first), "=",
-                    Encoded(query[i].second));
+    absl::StrAppend(&url, i == 0 ? "?" : "&", net::UrlEncode(query[i].first), "=",
+                    net::UrlEncode(query[i].second));
   }
   CURL* curl = curl_easy_init();
   if (curl == nullptr) return absl::InternalError("libcurl does not start");

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -16,6 +15,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/fs.h"
+#include "base/spawn.h"
 
 namespace takt::serving {
 namespace {
@@ -58,40 +58,22 @@ absl::Status LoadOnTrial(const std::string& directory, std::chrono::milliseconds
   std::vector<std::string> words =
       absl::StrSplit(absl::StripSuffix(ToAbsl(own), absl::string_view("\0", 1)), '\0');
   words.push_back(StrCat("--trial_load_of=", directory));
-  std::vector<char*> argv;
-  argv.reserve(words.size() + 1);
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-
+  words[0] = "/proc/self/exe";
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return ErrnoStatus(errno, "pipe");
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  sigset_t none;
-  sigemptyset(&none);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-  pid_t pid = 0;
-  const int error =
-      posix_spawn(&pid, "/proc/self/exe", &actions, &attributes, argv.data(), environ);
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&actions);
+  const absl::StatusOr<pid_t> pid = Spawn(words, {.out = ends[1], .error = ends[1]});
   close(ends[1]);
-  if (error != 0) {
+  if (!pid.ok()) {
     close(ends[0]);
-    return ErrnoStatus(error, "start of a process on trial");
+    return pid.status();
   }
 
   std::string output;
   const bool ended = ReadToEnd(ends[0], Clock::now() + limit, &output);
   close(ends[0]);
-  if (!ended) kill(pid, SIGKILL);
+  if (!ended) kill(*pid, SIGKILL);
   int status = 0;
-  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
+  while (waitpid(*pid, &status, 0) < 0 && errno == EINTR) continue;
   if (!ended) {
     return absl::DeadlineExceededError(
         StrCat(directory, ": loading it on trial did not end within ", limit.count(), " ms"));

@@ -1,10 +1,10 @@
-#include "serving/api/compression.h"
+#include "base/gzip.h"
 
 #include <zlib.h>
 
 #include <algorithm>
 
-namespace takt::serving {
+namespace takt {
 namespace {
 constexpr int kGzipWindow = 15 + 16;  // zlib: largest window, gzip's frame
 constexpr int kFastest = 1;
@@ -53,4 +53,4 @@ std::string Gzip(std::string_view data) {
   return out;
 }
 
-}  // namespace takt::serving
+}  // namespace takt

@@ -1,4 +1,4 @@
-// gzip, bounded: what REST bodies come and go in.
+// gzip, bounded.
 #pragma once
 
 #include <cstddef>
@@ -7,10 +7,10 @@
 
 #include "base/status.h"
 
-namespace takt::serving {
+namespace takt {
 
 // INVALID_ARGUMENT for what is not gzip, or inflates beyond `max_bytes`.
 absl::StatusOr<std::string> Gunzip(std::string_view data, std::size_t max_bytes);
 std::string Gzip(std::string_view data);
 
-}  // namespace takt::serving
+}  // namespace takt
