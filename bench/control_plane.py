@@ -8,14 +8,13 @@ import argparse
 import json
 import os
 import pathlib
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests"))
+from daemon_harness import Daemon, wait_for
 
 TEMPLATE = """services:
   main:
@@ -24,58 +23,21 @@ TEMPLATE = """services:
 """
 
 
-class Daemon:
-    def __init__(self, build):
-        self.dir = tempfile.TemporaryDirectory(prefix="takt-bench-")
-        self.takt = str(pathlib.Path(build) / "bin" / "takt")
-        self.process = subprocess.Popen(
-            [self.takt, "daemon", "--data-dir", self.dir.name, "--listen", "127.0.0.1:0"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in self.process.stdout:
-            if "http://" in line:
-                self.url = "http://" + line.split("http://")[1].split()[0].strip("/")
-                break
-        else:
-            sys.exit("the daemon did not say its address")
-
-    def call(self, method, path, body=None):
-        request = urllib.request.Request(
-            self.url + "/api/v1" + path, method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
-
-    def cpu_seconds(self):
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def resident_mb(self):
-        for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
-                return int(line.split()[1]) / 1024
-        return 0.0
-
-    def close(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=30)
-        self.dir.cleanup()
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def wait_for(condition, deadline_s, what):
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    sys.exit(f"gave up after {deadline_s} s waiting for {what}")
+def resident_mb(pid):
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def started_at_ns(daemon, name):
     """When the app's process says that it started, by its own clock, in ns; None before that."""
-    for line in daemon.call("GET", f"/apps/{name}/logs?tail=5")["lines"]:
+    for line in daemon.get(f"/apps/{name}/logs?tail=5")["lines"]:
         if line["text"].startswith("started at "):
             return int(line["text"].split()[-1])
     return None
@@ -89,28 +51,29 @@ def main():
     parser.add_argument("--json", default="")
     options = parser.parse_args()
 
-    daemon = Daemon(options.build)
+    directory = tempfile.TemporaryDirectory(prefix="takt-bench-")
+    daemon = Daemon(str(pathlib.Path(options.build) / "bin" / "takt"), directory.name)
     try:
         starts = []
         for i in range(options.apps):
             before = time.time_ns()
-            daemon.call("POST", "/apps", {"name": f"app{i}", "template": TEMPLATE})
+            daemon.create(f"app{i}", TEMPLATE)
             if i % 10 == 0:  # the process says itself when it started
-                at = wait_for(lambda i=i: started_at_ns(daemon, f"app{i}"), 30, f"app{i} to start")
+                at = wait_for(lambda i=i: started_at_ns(daemon, f"app{i}"), f"app{i} to start")
                 starts.append((at - before) / 1e6)
-        wait_for(lambda: sum(a["state"] == "running" for a in daemon.call("GET", "/apps")["apps"])
-                 == options.apps, 120, "every app to run")
+        wait_for(lambda: sum(a["state"] == "running" for a in daemon.get("/apps")["apps"])
+                 == options.apps, "every app to run")
         lists = []
         for _ in range(50):
             t = time.perf_counter()
-            daemon.call("GET", "/apps")
+            daemon.get("/apps")
             lists.append((time.perf_counter() - t) * 1e3)
-        cpu, wall = daemon.cpu_seconds(), time.monotonic()
+        cpu, wall = cpu_seconds(daemon.process.pid), time.monotonic()
         time.sleep(options.idle_seconds)
-        idle = (daemon.cpu_seconds() - cpu) / (time.monotonic() - wall) * 100
+        idle = (cpu_seconds(daemon.process.pid) - cpu) / (time.monotonic() - wall) * 100
         report = {
             "apps": options.apps,
-            "resident_mb": round(daemon.resident_mb(), 1),
+            "resident_mb": round(resident_mb(daemon.process.pid), 1),
             "get_apps_ms": {"median": round(statistics.median(lists), 2), "max": round(max(lists), 2)},
             "apply_to_start_ms": {"median": round(statistics.median(starts), 1), "max": round(max(starts), 1)},
             "idle_cpu_percent": round(idle, 2),
@@ -122,11 +85,10 @@ def main():
         print(f"{'daemon, idle':<32}{report['idle_cpu_percent']} % of a core")
         if options.json:
             pathlib.Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
-        for i in range(options.apps):
-            daemon.call("DELETE", f"/apps/app{i}")
-        wait_for(lambda: not daemon.call("GET", "/apps")["apps"], 120, "every app to go")
+        daemon.remove_apps()
     finally:
-        daemon.close()
+        daemon.end()
+        directory.cleanup()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 // How the console behaves, against a daemon made of data. Usage: behaviour.mjs --build DIR
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { SIZES, launch, open, options, runAll, sound } from "./browser.mjs";
+import { SIZES, launch, open, options, runAll, sound, until } from "./browser.mjs";
 import { app, fakeDaemon, instance, line, mnist, service } from "./fake.mjs";
 
 const { build } = options();
@@ -22,15 +22,6 @@ function scenario(name, options, body) {
     }
   }];
 }
-const until = async (what, condition) => {
-  const deadline = Date.now() + 15_000;
-  for (;;) {
-    const value = await condition();
-    if (value) return value;
-    if (Date.now() > deadline) throw new Error(`never: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 25));
-  }
-};
 const go = (page, daemon, path) => page.goto(`${daemon.url}#/${path}`);
 const empty = () => ({ ...mnist(), apps: [], events: [], volumes: [] });
 

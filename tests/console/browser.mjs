@@ -19,6 +19,17 @@ export function launch() {
   });
 }
 
+// The first true value of `condition`; an error that names `what` when it does not come.
+export async function until(what, condition) {
+  const deadline = Date.now() + 30_000;
+  for (;;) {
+    const value = await condition();
+    if (value) return value;
+    if (Date.now() > deadline) throw new Error(`never: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
 // A page that fails the test on anything that a user would not want: a script error, something that
 // the content security policy stopped, a request to elsewhere.
 export async function open(browser, url, { locale = "en-GB", size = SIZES[1280], colorScheme = "light", allowStatus = [] } = {}) {

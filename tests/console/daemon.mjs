@@ -5,21 +5,11 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { SIZES, launch, open, options, photographer, runAll, sound } from "./browser.mjs";
+import { SIZES, launch, open, options, photographer, runAll, sound, until } from "./browser.mjs";
 
 const { build } = options();
 const photograph = photographer(join(build, "screenshots"));
 const EVIL = `<img src=x onerror=alert(1)><script>alert(2)</script>`;
-
-const until = async (what, condition) => {
-  const deadline = Date.now() + 30_000;
-  for (;;) {
-    const value = await condition();
-    if (value) return value;
-    if (Date.now() > deadline) throw new Error(`never: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-};
 
 // A daemon of its own on a free port; ends with all of its instances.
 async function startDaemon() {

@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { SIZES, launch, open, options, photographer, runAll, sound } from "./browser.mjs";
+import { SIZES, launch, open, options, photographer, runAll, sound, until } from "./browser.mjs";
 
 const { build, report } = options();
 const { links } = JSON.parse(readFileSync(report, "utf8"));
@@ -12,15 +12,6 @@ const photograph = photographer(join(build, "screenshots"));
 const home = new URL("/", links.curves).href;
 const browser = await launch();
 
-const until = async (what, condition) => {
-  const deadline = Date.now() + 30_000;
-  for (;;) {
-    const value = await condition();
-    if (value) return value;
-    if (Date.now() > deadline) throw new Error(`never: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-};
 const figure = (page, title) => page.locator("figure.chart", { has: page.locator(`h3:text-is("${title}")`) });
 
 // For each CSS colour: how many pixels of a chart have it, the first and last column, and the column that
