@@ -370,7 +370,7 @@ class AutomaticQueue final : public BatchQueue {
  public:
   AutomaticQueue(const BatchingOptions& options, const Signature& signature, WorkerPool* workers)
       : options_(options), signature_(signature), workers_(workers) {
-    if (!signature.def().rows_independent || !IsByRows(signature)) by_rows_ = false;
+    if (!signature.def().why_rows_may_depend.empty() || !IsByRows(signature)) by_rows_ = false;
   }
   ~AutomaticQueue() override {
     for (auto& slot : lanes_) delete slot.load();

@@ -68,7 +68,7 @@ class BatchingTest : public testing::Test {
            Seen(in[0].dims()[0]);
            return std::vector<Tensor>{in[0]};
          }});
-    for (auto& [def, function] : model.signatures) def.rows_independent = rows_independent_;
+    for (auto& [def, function] : model.signatures) def.why_rows_may_depend = why_rows_may_depend_;
     Servable::Options options;
     options.name = "m";
     options.version = 1;
@@ -170,7 +170,7 @@ class BatchingTest : public testing::Test {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool rows_independent_ = true;  // as the models that Make makes say of themselves
+  std::string why_rows_may_depend_;  // of the models that Make makes
   bool hold_ = false;
   std::function<void(std::size_t nth)> on_run_;  // set while nothing runs
   std::vector<std::int64_t> runs_;
@@ -204,7 +204,7 @@ TEST_F(BatchingTest, AutomaticWhatComesTogetherRunsTogether) {
 }
 
 TEST_F(BatchingTest, AutomaticDependentRowsAreRunWithTheirOwnRequestsOnly) {
-  rows_independent_ = false;
+  why_rows_may_depend_ = "Mean";
   Make(Automatic());
   TAKT_WARM_UP();
   Send({{{Floats({1, 2}, 1)}, "", {}},

@@ -31,9 +31,9 @@ struct SignatureDef {
   std::string method_name;          // "tensorflow/serving/predict"
   std::vector<TensorInfo> inputs;   // by alias, sorted
   std::vector<TensorInfo> outputs;  // by alias, sorted
-  // A row of the outputs depends on nothing but its own row of the inputs, so that automatic
-  // batching may run strangers' rows together; false: a run has one request's rows only.
-  bool rows_independent = true;
+  // Why a row of an output may depend on more than its own row of the inputs; "" = it is proven
+  // that none does (see row_independence.h), so that requests of strangers may share a run.
+  std::string why_rows_may_depend;
 };
 
 struct LoadOptions {

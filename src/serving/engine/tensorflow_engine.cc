@@ -13,6 +13,7 @@
 
 #include "base/fs.h"
 #include "serving/engine/engine.h"
+#include "serving/engine/row_independence.h"
 #include "serving/engine/signature_def.h"
 
 namespace takt::serving {
@@ -350,12 +351,16 @@ class TensorflowEngine final : public Engine {
         session_options.get(), nullptr, load.directory.c_str(), tags.data(),
         static_cast<int>(tags.size()), graph.get(), meta_graph.get(), status.get());
     if (!status.ok()) return Annotate(status.Take(), StrCat("load of ", load.directory));
-    absl::StatusOr<ParsedSignatures> signatures =
-        ParseSignatures({static_cast<const char*>(meta_graph->data), meta_graph->length});
+    const std::string_view bytes(static_cast<const char*>(meta_graph->data), meta_graph->length);
+    absl::StatusOr<ParsedSignatures> signatures = ParseSignatures(bytes);
     if (!signatures.ok()) {
       CallStatus ignored(tf_);
       tf_.TF_DeleteSession(session, ignored.get());
       return Annotate(signatures.status(), StrCat("load of ", load.directory));
+    }
+    std::vector<std::string> reasons = WhyRowsMayDepend(bytes, signatures->signatures);
+    for (std::size_t i = 0; i < reasons.size(); ++i) {
+      signatures->signatures[i].why_rows_may_depend = std::move(reasons[i]);
     }
     return std::make_unique<TensorflowSession>(tf_, graph.release(), session,
                                                *std::move(signatures));
