@@ -2,7 +2,6 @@
 // that another client is served as before.
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <nghttp2/nghttp2.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,63 +12,17 @@
 
 #include "net/grpc_server.h"
 #include "net/grpc_wire.h"
+#include "net/http2_frames_for_test.h"
 
 namespace takt::net {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-enum Type {
-  kData,
-  kHeaders,
-  kPriority,
-  kReset,
-  kSettings,
-  kPush,
-  kPing,
-  kGoaway,
-  kWindow,
-  kContinue
-};
-constexpr int kEndStream = 1;
-constexpr int kEndHeaders = 4;
+using namespace frames;
+
 constexpr std::uint32_t kEnhanceYourCalm = 11;
 
-std::string Frame(Type type, int flags, std::uint32_t stream, std::string_view payload) {
-  std::string frame;
-  for (int shift = 16; shift >= 0; shift -= 8) {
-    frame.push_back(static_cast<char>(payload.size() >> shift));
-  }
-  frame.push_back(static_cast<char>(type));
-  frame.push_back(static_cast<char>(flags));
-  for (int shift = 24; shift >= 0; shift -= 8) frame.push_back(static_cast<char>(stream >> shift));
-  frame.append(payload);
-  return frame;
-}
-std::string U32(std::uint32_t value) {
-  std::string text;
-  for (int shift = 24; shift >= 0; shift -= 8) text.push_back(static_cast<char>(value >> shift));
-  return text;
-}
-// HPACK: a literal without indexing, lengths as 7-bit prefixed integers.
-std::string Length(std::size_t n) {
-  if (n < 127) return {static_cast<char>(n)};
-  std::string text(1, 127);
-  n -= 127;
-  for (; n >= 128; n >>= 7) text.push_back(static_cast<char>(n | 128));
-  text.push_back(static_cast<char>(n));
-  return text;
-}
-std::string Header(std::string_view name, std::string_view value) {
-  return std::string(1, '\0') + Length(name.size()) + std::string(name) + Length(value.size()) +
-         std::string(value);
-}
-std::string Block(std::string_view path = "/t.T/Echo", std::string_view method = "POST",
-                  std::string_view type = "application/grpc") {
-  return Header(":method", method) + Header(":scheme", "http") + Header(":path", path) +
-         Header(":authority", "x") + Header("content-type", type) + Header("te", "trailers");
-}
 std::string Message(std::string_view bytes, char flag = 0) {
   return std::string(1, flag) + U32(static_cast<std::uint32_t>(bytes.size())) + std::string(bytes);
 }
@@ -84,13 +37,6 @@ std::string Request(std::uint32_t stream, std::string_view body,
   return frames + Frame(kData, kEndStream, stream, body);
 }
 
-struct Seen {
-  int type;
-  int flags;
-  std::uint32_t stream;
-  std::string payload;
-};
-
 class Peer {
  public:
   explicit Peer(int port) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
@@ -98,13 +44,9 @@ class Peer {
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<std::uint16_t>(port));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    nghttp2_hd_inflate_new(&inflater_);
     connected_ = connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
   }
-  ~Peer() {
-    nghttp2_hd_inflate_del(inflater_);
-    close(fd_);
-  }
+  ~Peer() { close(fd_); }
   Peer(const Peer&) = delete;
   Peer& operator=(const Peer&) = delete;
   bool connected() const { return connected_; }
@@ -124,15 +66,7 @@ class Peer {
   // test then sees in `timed_out`).
   std::optional<Seen> Next() {
     while (true) {
-      if (in_.size() >= 9) {
-        const auto* h = reinterpret_cast<const unsigned char*>(in_.data());
-        const std::size_t size = std::size_t{h[0]} << 16 | std::size_t{h[1]} << 8 | h[2];
-        if (in_.size() >= 9 + size) {
-          Seen seen{h[3], h[4], ReadBigEndian32(h + 5), in_.substr(9, size)};
-          in_.erase(0, 9 + size);
-          return seen;
-        }
-      }
+      if (auto seen = TakeFrame(in_)) return seen;
       pollfd poller{fd_, POLLIN, 0};
       if (poll(&poller, 1, 20'000) <= 0) {
         timed_out = true;
@@ -150,7 +84,7 @@ class Peer {
     while (auto seen = Next()) {
       if (seen->stream != stream) continue;
       if (seen->type == kReset) return StrCat("reset ", Code(seen->payload));
-      if (seen->type == kHeaders) answer += Inflate(seen->payload);
+      if (seen->type == kHeaders) answer += inflater_.Inflate(seen->payload);
       if ((seen->flags & kEndStream) != 0) return answer;
     }
     return timed_out ? "nothing" : "closed";
@@ -164,36 +98,12 @@ class Peer {
     }
     return timed_out ? -2 : code;
   }
-  // A block of headers as text: "name: value\n".
-  std::string Inflate(std::string_view block) {
-    std::string text;
-    int flags = 0;
-    while ((flags & NGHTTP2_HD_INFLATE_FINAL) == 0) {
-      nghttp2_nv nv;
-      flags = 0;
-      const ssize_t used = nghttp2_hd_inflate_hd2(
-          inflater_, &nv, &flags, reinterpret_cast<const std::uint8_t*>(block.data()), block.size(),
-          1);
-      if (used < 0) return text + "malformed";
-      block.remove_prefix(static_cast<std::size_t>(used));
-      if ((flags & NGHTTP2_HD_INFLATE_EMIT) == 0) continue;
-      text.append(reinterpret_cast<char*>(nv.name), nv.namelen).append(": ");
-      text.append(reinterpret_cast<char*>(nv.value), nv.valuelen).append("\n");
-    }
-    nghttp2_hd_inflate_end_headers(inflater_);
-    return text;
-  }
-  static std::uint32_t Code(std::string_view payload) {
-    return payload.size() < 4
-               ? 0
-               : ReadBigEndian32(reinterpret_cast<const unsigned char*>(payload.data()));
-  }
   bool timed_out = false;
 
  private:
   const int fd_;
   bool connected_ = false;
-  nghttp2_hd_inflater* inflater_ = nullptr;
+  Inflater inflater_;
   std::string in_;
 };
 
