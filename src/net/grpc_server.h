@@ -1,4 +1,4 @@
-// gRPC over HTTP/2 (nghttp2) on event loops: unary and streamed calls, compression, deadlines,
+// gRPC over HTTP/2 on event loops: unary and streamed calls, compression, deadlines,
 // cancellation, limits, drain, TLS. It knows no service: methods are registered by their path.
 //
 // Threads: a connection lives on one loop; its handlers run there and must not block for long. A
