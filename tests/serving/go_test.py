@@ -13,20 +13,7 @@ X = 'inputs { key: "x" value { dtype: DT_FLOAT tensor_shape { dim { size: 1 } } 
 PREDICT = 'tensorflow.serving.PredictionService/Predict'
 
 
-def client():
-    """The client's program; built once for a build tree."""
-    tools = os.path.join(ARGS.build, 'tests', 'go_client')
-    program, source = os.path.join(tools, 'client'), os.path.join(harness.HERE, 'go_client')
-    newest = max(os.path.getmtime(os.path.join(source, name)) for name in os.listdir(source))
-    if not os.path.exists(program) or os.path.getmtime(program) < newest:
-        # Modules and objects lie beside it; the sums of all of them are in go.sum.
-        env = {**os.environ, 'GOPATH': os.path.join(tools, 'path'), 'GOCACHE': os.path.join(tools, 'cache'),
-               'GOFLAGS': '-mod=readonly -modcacherw', 'GOTOOLCHAIN': 'local', 'CGO_ENABLED': '0'}
-        subprocess.run(['go', 'build', '-o', program, '.'], cwd=source, env=env, check=True, timeout=280)
-    return program
-
-
-CLIENT = client()
+CLIENT = harness.go_program(ARGS.build, 'go_client')
 
 
 class Go:

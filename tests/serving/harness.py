@@ -34,6 +34,19 @@ def models(build):
     return out
 
 
+def go_program(build, name):
+    """The program of tests/serving/NAME, written in Go; built once for a build tree."""
+    tools = os.path.join(build, 'tests', name)
+    program, source = os.path.join(tools, name), os.path.join(HERE, name)
+    newest = max(os.path.getmtime(os.path.join(source, file)) for file in os.listdir(source))
+    if not os.path.exists(program) or os.path.getmtime(program) < newest:
+        # Modules and objects lie beside it; the sums of all of them are in go.sum.
+        env = {**os.environ, 'GOPATH': os.path.join(tools, 'path'), 'GOCACHE': os.path.join(tools, 'cache'),
+               'GOFLAGS': '-mod=readonly -modcacherw', 'GOTOOLCHAIN': 'local', 'CGO_ENABLED': '0'}
+        subprocess.run(['go', 'build', '-o', program, '.'], cwd=source, env=env, check=True, timeout=280)
+    return program
+
+
 def wait_for(what, condition, seconds=60):
     """The condition's first true value; fails naming `what` when it does not come."""
     deadline = time.monotonic() + seconds
