@@ -425,11 +425,11 @@ def test_request_log_is_what_warm_up_reads():
 
 
 def test_inputs_with_a_default_may_be_left_out():
-    """A signature whose function has a default value, as TensorFlow saves it: Predict may leave that input
-    out; what is missing or unknown is named as the original does."""
+    """A signature whose function has a default value, as TensorFlow saves it: Predict, REST, V2 and warm-up
+    requests may leave that input out; what is missing or unknown is named as the original does."""
     import grpc
     import tensorflow as tf
-    from tensorflow_serving.apis import prediction_service_pb2_grpc
+    from tensorflow_serving.apis import prediction_log_pb2, prediction_service_pb2_grpc
     where, module = os.path.join(WORK, 'times'), tf.Module()
     spec = lambda shape, name: tf.TensorSpec(shape, tf.float32, name=name)
 
@@ -462,6 +462,21 @@ def test_inputs_with_a_default_may_be_left_out():
                 raise AssertionError(f'{given} is answered')
             except grpc.RpcError as error:
                 assert message in error.details(), error.details()
+        rest = lambda body: json.loads(server.ask('/v1/models/times:predict', body)[1])
+        assert rest({'instances': [2.0, 4.0]}) == {'predictions': [6.0, 12.0]}
+        assert rest({'instances': [{'x': 2.0}]}) == {'predictions': [6.0]}
+        assert rest({'inputs': {'x': [2.0], 'k': 5.0}}) == {'outputs': [10.0]}
+        tensor = lambda name, value, *shape: {'name': name, 'datatype': 'FP32', 'shape': shape, 'data': [value]}
+        v2 = lambda *inputs: json.loads(server.ask('/v2/models/times/infer', {'inputs': inputs})[1])
+        assert v2(tensor('x', 2.0, 1))['outputs'][0]['data'] == [6.0]
+        assert v2(tensor('x', 2.0, 1), tensor('k', 5.0))['outputs'][0]['data'] == [10.0]
+        assert 'input \"x\": missing' in v2(tensor('k', 5.0))['error']
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.CopyFrom(predict_request(2.0, 'times'))
+    os.makedirs(os.path.join(where, '1', 'assets.extra'))
+    write_records(os.path.join(where, '1', 'assets.extra', 'tf_serving_warmup_requests'), [log.SerializeToString()])
+    with Server(ARGS.build, '--model_name=times', f'--model_base_path={where}') as server:
+        assert server.versions('times') == {1: 'AVAILABLE'}, server.log()
 
 
 def write_records(path, payloads):

@@ -9,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_join.h"
 #include "serving/api/half.h"
+#include "serving/api/tensor_proto.h"
 #include "tensorflow/core/example/example.pb.h"
 
 namespace takt::serving {
@@ -315,20 +316,39 @@ class RowTensor {
   std::int64_t size_ = 0;
 };
 
+// Which input a list without names is for: the only one, or the only one that has no default.
+std::optional<std::size_t> UnnamedInput(const std::vector<TensorInfo>& inputs) {
+  if (inputs.size() == 1) return 0;
+  const auto required = [](const TensorInfo& input) { return input.default_value.empty(); };
+  if (std::count_if(inputs.begin(), inputs.end(), required) != 1) return std::nullopt;
+  return static_cast<std::size_t>(std::find_if(inputs.begin(), inputs.end(), required) -
+                                  inputs.begin());
+}
+
+// The inputs that a request has left out, and that have a default, take it.
+absl::Status FillDefaults(const std::vector<TensorInfo>& inputs, std::vector<Tensor>* tensors) {
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if ((*tensors)[i].dtype() != DataType::kInvalid || inputs[i].default_value.empty()) continue;
+    TAKT_ASSIGN_OR_RETURN((*tensors)[i], TensorFromBytes(inputs[i].default_value));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<Tensor>> FromRows(const JsonValue& rows,
                                              const std::vector<TensorInfo>& inputs,
                                              std::size_t nodes) {
   const JsonValue first = rows.Element(0);
-  if (!first.IsObject() && inputs.size() > 1) {
-    return absl::InvalidArgumentError(
-        "instances is a plain list, but expecting list of objects as multiple input tensors "
-        "required as per tensorinfo_map");
-  }
+  const std::optional<std::size_t> unnamed = UnnamedInput(inputs);
+  const absl::Status needs_names = absl::InvalidArgumentError(
+      "instances is a plain list, but expecting list of objects as multiple input tensors "
+      "required as per tensorinfo_map");
+  if (!first.IsObject() && !unnamed.has_value()) return needs_names;
   const auto is_object = [](const JsonValue& v) { return v.IsObject() && Base64Of(v) == nullptr; };
   const bool objects = is_object(first);
   std::vector<RowTensor> tensors;
   tensors.reserve(inputs.size());
   for (const TensorInfo& input : inputs) tensors.emplace_back(input, rows.count, nodes);
+  std::set<std::string_view> named;  // by the first row, and so by all
   for (std::uint32_t row = 0; row < rows.count; ++row) {
     const JsonValue item = rows.Element(row);
     if (is_object(item) != objects) {
@@ -337,7 +357,7 @@ absl::StatusOr<std::vector<Tensor>> FromRows(const JsonValue& rows,
                   : StrCat("Expecting value/list but got object at item ", row, " of input list"));
     }
     if (!objects) {
-      const absl::Status added = tensors.front().Add(item);
+      const absl::Status added = tensors[unnamed.value_or(0)].Add(item);
       if (!added.ok()) {
         return absl::InvalidArgumentError(StrCat(
             "Failed to process element: ", row, " of 'instances' list. Error: ", added.ToString()));
@@ -364,7 +384,13 @@ absl::StatusOr<std::vector<Tensor>> FromRows(const JsonValue& rows,
                    " of 'instances' list. Error: ", added.ToString()));
       }
     }
-    if (seen.size() != inputs.size()) {
+    const bool complete =
+        row > 0 ? seen == named
+                : std::all_of(inputs.begin(), inputs.end(), [&](const TensorInfo& input) {
+                    return seen.contains(input.alias) || !input.default_value.empty();
+                  });
+    if (row == 0) named = seen;
+    if (!complete) {
       std::vector<std::string> names;
       names.reserve(inputs.size());
       for (const TensorInfo& input : inputs) names.push_back(input.alias);
@@ -373,37 +399,42 @@ absl::StatusOr<std::vector<Tensor>> FromRows(const JsonValue& rows,
           " keys must be equal to: ", absl::StrJoin(names, ",")));
     }
   }
-  std::vector<Tensor> out;
-  for (RowTensor& tensor : tensors) {
-    TAKT_ASSIGN_OR_RETURN(Tensor taken, tensor.Take());
-    out.push_back(std::move(taken));
+  if (!objects && !unnamed.has_value()) return needs_names;
+  std::vector<Tensor> out(inputs.size());
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (objects ? named.contains(inputs[i].alias) : i == unnamed) {
+      TAKT_ASSIGN_OR_RETURN(out[i], tensors[i].Take());
+    }
   }
+  TAKT_RETURN_IF_ERROR(FillDefaults(inputs, &out));
   return out;
 }
 
 absl::StatusOr<std::vector<Tensor>> FromColumns(const JsonValue& value,
                                                 const std::vector<TensorInfo>& inputs,
                                                 std::size_t nodes) {
-  std::vector<Tensor> out;
+  std::vector<Tensor> out(inputs.size());
   if (!value.IsObject() || Base64Of(value) != nullptr) {
-    if (inputs.size() > 1) {
+    const std::optional<std::size_t> unnamed = UnnamedInput(inputs);
+    if (!unnamed.has_value()) {
       return absl::InvalidArgumentError(
           "inputs is a plain value/list, but expecting an object as multiple input tensors "
           "required as per tensorinfo_map");
     }
-    TAKT_ASSIGN_OR_RETURN(Tensor tensor, DenseTensor(value, inputs.front().dtype, nodes));
-    out.push_back(std::move(tensor));
+    TAKT_ASSIGN_OR_RETURN(out[*unnamed], DenseTensor(value, inputs[*unnamed].dtype, nodes));
+    TAKT_RETURN_IF_ERROR(FillDefaults(inputs, &out));
     return out;
   }
-  for (const TensorInfo& input : inputs) {
-    const JsonValue* item = value.Member(input.alias);
-    if (item == nullptr) {
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const JsonValue* item = value.Member(inputs[i].alias);
+    if (item != nullptr) {
+      TAKT_ASSIGN_OR_RETURN(out[i], DenseTensor(*item, inputs[i].dtype, nodes));
+    } else if (inputs[i].default_value.empty()) {
       return absl::InvalidArgumentError(
-          StrCat("Missing named input: ", input.alias, " in 'inputs' object."));
+          StrCat("Missing named input: ", inputs[i].alias, " in 'inputs' object."));
     }
-    TAKT_ASSIGN_OR_RETURN(Tensor tensor, DenseTensor(*item, input.dtype, nodes));
-    out.push_back(std::move(tensor));
   }
+  TAKT_RETURN_IF_ERROR(FillDefaults(inputs, &out));
   return out;
 }
 

@@ -28,6 +28,8 @@ struct RestInputs {
   std::vector<Tensor> tensors;  // one for each of `inputs`, in their order
 };
 // `inputs`: the signature's, `signature_name` as requested ("" = default), for messages.
+// An input with a default value may be left out, in all rows or in none. It is the whole tensor
+// then, in rows too. A list without names is the one input that has no default.
 // Numbers must fit their type; int8 300 is refused. uint16, half and bfloat16 are UNIMPLEMENTED as
 // in the original (V2 carries them).
 absl::StatusOr<RestInputs> RestPredictInputs(const JsonDocument& body,

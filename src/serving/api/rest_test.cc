@@ -4,6 +4,7 @@
 #include "absl/strings/str_join.h"
 #include "serving/api/rest_api.h"
 #include "serving/api/rest_codec.h"
+#include "tensorflow/core/framework/tensor.pb.h"
 
 namespace takt::serving {
 namespace {
@@ -120,6 +121,54 @@ TEST(RestInputs, ASmallBodyCannotAskForALargeTensor) {
               HasSubstr("found at incorrect level"));
   EXPECT_THAT(InputsError("{\"inputs\": " + cube + "}", inputs),
               HasSubstr("found at incorrect level"));
+}
+
+// What the original has for Predict over gRPC only: a signature whose inputs have defaults.
+TEST(RestInputs, WithADefaultMayBeLeftOut) {
+  std::vector<TensorInfo> inputs = {Info("k", DataType::kFloat), Info("x", DataType::kFloat)};
+  tensorflow::TensorProto three;
+  three.set_dtype(tensorflow::DT_FLOAT);
+  three.add_float_val(3);
+  inputs[0].default_value = three.SerializeAsString();
+  const struct {
+    const char* body;
+    int k_rank;
+    float k;
+  } answered[] = {
+      {R"({"instances": [{"x": 1}, {"x": 2}]})", 0, 3},
+      {R"({"instances": [1, 2]})", 0, 3},
+      {R"({"inputs": {"x": [1, 2]}})", 0, 3},
+      {R"({"inputs": [1, 2]})", 0, 3},
+      {R"({"instances": [{"x": 1, "k": 5}, {"k": 6, "x": 2}]})", 1, 5},
+      {R"({"inputs": {"x": [1, 2], "k": 7}})", 0, 7},
+  };
+  for (const auto& c : answered) {
+    const auto document = JsonDocument::Parse(c.body);
+    const auto out = RestPredictInputs(*document, inputs, "");
+    ASSERT_TRUE(out.ok()) << c.body << out.status();
+    EXPECT_EQ(out->tensors[0].rank(), c.k_rank) << c.body;
+    EXPECT_EQ(out->tensors[0].as<float>()[0], c.k) << c.body;
+    EXPECT_THAT(out->tensors[1].dims(), ElementsAre(2)) << c.body;
+    EXPECT_EQ(out->tensors[1].as<float>()[1], 2.0f) << c.body;
+  }
+  EXPECT_THAT(InputsError(R"({"instances": [{"x": 1}, {"x": 2, "k": 5}]})", inputs),
+              HasSubstr("Failed to process element: 1 of 'instances' list."));
+  EXPECT_THAT(InputsError(R"({"instances": [{"k": 1}]})", inputs),
+              HasSubstr("keys must be equal to: k,x"));
+  EXPECT_THAT(InputsError(R"({"inputs": {"k": 1}})", inputs),
+              HasSubstr("Missing named input: x in 'inputs' object."));
+  inputs[1].default_value = inputs[0].default_value;
+  EXPECT_THAT(InputsError(R"({"instances": [1]})", inputs), HasSubstr("instances is a plain list"));
+  EXPECT_EQ(InputsError(R"({"inputs": {}})", inputs), "OK");
+  inputs[0].default_value = "no tensor";
+  EXPECT_THAT(InputsError(R"({"inputs": {"x": 1}})", inputs), HasSubstr("not a tensor"));
+}
+
+// An object that is base64 counts as a value: it has no name either.
+TEST(RestInputs, ValuesWithoutNamesAreForOneInput) {
+  EXPECT_THAT(InputsError(R"({"instances": [{"b64": "YQ=="}]})",
+                          {Info("a", DataType::kString), Info("b", DataType::kString)}),
+              HasSubstr("instances is a plain list"));
 }
 
 TEST(RestInputs, FillTensorsInBothForms) {

@@ -5,10 +5,13 @@
 namespace takt::serving {
 
 absl::StatusOr<Tensor> TensorFromProto(const tensorflow::TensorProto& proto) {
-  const std::string bytes = proto.SerializeAsString();
+  return TensorFromBytes(proto.SerializeAsString());
+}
+
+absl::StatusOr<Tensor> TensorFromBytes(std::string_view proto) {
   WireTensor wire;
   absl::Status status =
-      ReadWireTensor(bytes, wire) ? CheckWireTensor(wire) : absl::InvalidArgumentError("");
+      ReadWireTensor(proto, wire) ? CheckWireTensor(wire) : absl::InvalidArgumentError("");
   if (!status.ok()) {
     return absl::Status(status.code(), StrCat("not a tensor of ", DataTypeName(wire.dtype),
                                               ShapeText(wire.dims), ": ", ToStd(status.message())));

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "serving/api/half.h"
+#include "serving/api/tensor_proto.h"
 
 namespace takt::serving {
 namespace {
@@ -463,10 +464,12 @@ absl::StatusOr<std::vector<Tensor>> V2Inputs(const Signature& signature, const V
     slot = input.tensor;
   }
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    if (inputs[i].dtype() == DataType::kInvalid) {
-      return Bad(signature.inputs()[i].alias,
-                 StrCat("missing; signature \"", signature.name(), "\" needs it"));
+    if (inputs[i].dtype() != DataType::kInvalid) continue;
+    const TensorInfo& info = signature.inputs()[i];
+    if (info.default_value.empty()) {
+      return Bad(info.alias, StrCat("missing; signature \"", signature.name(), "\" needs it"));
     }
+    TAKT_ASSIGN_OR_RETURN(inputs[i], TensorFromBytes(info.default_value));
   }
   return inputs;
 }

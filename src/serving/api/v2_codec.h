@@ -41,8 +41,8 @@ absl::StatusOr<V2Request> V2RequestFromHttp(std::string_view body,
                                             std::optional<std::size_t> json_bytes);
 absl::StatusOr<V2Request> V2RequestFromProto(const inference::ModelInferRequest& request);
 
-// The inputs in the signature's order. INVALID_ARGUMENT for a missing, unknown or doubled name, or
-// another type than the signature's.
+// The inputs in the signature's order; one that is left out has its default. INVALID_ARGUMENT for a
+// missing, unknown or doubled name, or another type than the signature's.
 absl::StatusOr<std::vector<Tensor>> V2Inputs(const Signature& signature, const V2Request& request);
 // Which outputs are wanted, by index, in the order asked. INVALID_ARGUMENT for an unknown name.
 absl::StatusOr<std::vector<std::size_t>> V2Outputs(const Signature& signature,

@@ -24,10 +24,12 @@ absl::Status ReplayPredict(const Servable& servable, const tfs::PredictRequest& 
   std::vector<Tensor> inputs;
   for (const TensorInfo& info : signature->inputs()) {
     const auto it = request.inputs().find(info.alias);
-    if (it == request.inputs().end()) {
+    if (it == request.inputs().end() && info.default_value.empty()) {
       return absl::InvalidArgumentError(StrCat("input \"", info.alias, "\" is missing"));
     }
-    TAKT_ASSIGN_OR_RETURN(Tensor tensor, TensorFromProto(it->second));
+    TAKT_ASSIGN_OR_RETURN(Tensor tensor, it == request.inputs().end()
+                                             ? TensorFromBytes(info.default_value)
+                                             : TensorFromProto(it->second));
     inputs.push_back(std::move(tensor));
   }
   return servable.RunNow(*signature, inputs, RunOptions{}).status();
