@@ -26,8 +26,6 @@ install_packages() {
      ! command -v npm >/dev/null; then
     wanted+=(nodejs npm)
   fi
-  # A client in the model server's tests is written in Go.
-  command -v go >/dev/null || wanted+=(golang-go)
   for package in "${wanted[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
   done

@@ -1,9 +1,9 @@
-"""Models in an object store: a real one (s3rver, whose objects curl puts there), and one that is made here
+"""Models in an object store: a real one (VersityGW, whose objects curl puts there), and one that is made here
 for what the real one cannot be made to do: uploads that stop half way, listings of two entries a page,
-temporary credentials, a store that is down, and signatures: s3rver knows whose key it is and looks no
-further. Ours keeps objects in a dictionary and refuses requests whose AWS signature (recomputed from the
-published rules) does not fit."""
-import hashlib, hmac, http.server, os, re, shutil, subprocess, sys, tempfile, threading, urllib.parse
+temporary credentials, a store that is down. Ours keeps objects in a dictionary and refuses requests whose AWS
+signature (recomputed from the published rules) does not fit."""
+import hashlib, hmac, http.server, os, shutil, socket, subprocess, sys, tempfile, threading, urllib.parse
+import urllib.request
 from xml.sax.saxutils import escape
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
@@ -148,32 +148,32 @@ def test_wrong_credentials_are_named():
 
 
 class RealStore:
-    """s3rver on a free port, with one empty bucket."""
-    KEY = SECRET = 'S3RVER'  # the only ones that it knows
+    """VersityGW on a free port over a directory of its own, with one empty bucket. It checks signatures."""
+    KEY, SECRET, REGION = 'someone', 'a/real+secret', 'eu-test-1'
 
     def __enter__(self):
-        here = os.path.join(harness.HERE, 'object_store')
-        tools = os.path.join(ARGS.build, 'tests', 'object_store')
-        lock = open(os.path.join(here, 'package-lock.json')).read()
-        mark = os.path.join(tools, 'installed')
-        if not os.path.exists(mark) or open(mark).read() != lock:
-            shutil.rmtree(tools, ignore_errors=True)
-            shutil.copytree(here, tools)
-            subprocess.run(['npm', 'ci', '--silent'], cwd=tools, check=True, timeout=300)
-            with open(mark, 'w') as f:
-                f.write(lock)
+        program = harness.go_program(ARGS.build, 'object_store', 'github.com/versity/versitygw/cmd/versitygw')
         self.place = tempfile.mkdtemp(prefix='serving_store.')
+        for name in ('data', 'meta', 'users'):
+            os.mkdir(os.path.join(self.place, name))
+        with socket.socket() as free:  # it does not say which port it took: it is given one
+            free.bind(('127.0.0.1', 0))
+            self.port = free.getsockname()[1]
+        of = lambda name: os.path.join(self.place, name)
         self.process = subprocess.Popen(
-            ['node', os.path.join(tools, 'node_modules/s3rver/bin/s3rver.js'), '--directory', self.place,
-             '--address', '127.0.0.1', '--port', '0', '--no-vhost-buckets', '--configure-bucket', 'bucket'],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in self.process.stdout:
-            found = re.search(r'listening on 127\.0\.0\.1:(\d+)', line)
-            if found:
-                self.port = int(found[1])
-                threading.Thread(target=self.process.stdout.read, daemon=True).start()
-                return self
-        raise AssertionError('s3rver did not start')
+            [program, '--quiet', '--port', f'127.0.0.1:{self.port}', '--access', self.KEY, '--secret', self.SECRET,
+             '--region', self.REGION, '--health', '/health', '--iam-dir', of('users'), 'posix', '--sidecar', of('meta'),
+             of('data')], stdout=subprocess.DEVNULL)
+
+        def up():
+            assert self.process.poll() is None, 'the store ended'
+            try:
+                return urllib.request.urlopen(f'http://127.0.0.1:{self.port}/health', timeout=5).status == 200
+            except OSError:
+                return False
+        wait_for('the store answers', up)
+        self.request('PUT', '')
+        return self
 
     def __exit__(self, *_):
         self.process.kill()
@@ -183,7 +183,7 @@ class RealStore:
     def request(self, method, key, *options, body=b''):
         digest = hashlib.sha256(body).hexdigest()
         done = subprocess.run(
-            ['curl', '-sS', '--fail-with-body', '--aws-sigv4', 'aws:amz:us-east-1:s3', '--user',
+            ['curl', '-sS', '--fail-with-body', '--aws-sigv4', f'aws:amz:{self.REGION}:s3', '--user',
              f'{self.KEY}:{self.SECRET}', '-X', method, '-H', f'x-amz-content-sha256: {digest}', *options,
              f'http://127.0.0.1:{self.port}/bucket/{key}'], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -198,9 +198,9 @@ class RealStore:
                              '--data-binary', f'@{path}', '-H', 'Content-Type: application/octet-stream',
                              body=open(path, 'rb').read())
 
-    def serve(self, key=KEY, bucket='bucket'):
+    def serve(self, key=KEY, secret=SECRET, bucket='bucket', region=REGION):
         return Server(ARGS.build, '--model_name=half', f'--model_base_path=s3://{bucket}/models/m-1_2', env={
-            'AWS_ACCESS_KEY_ID': key, 'AWS_SECRET_ACCESS_KEY': self.SECRET, 'AWS_REGION': 'us-east-1',
+            'AWS_ACCESS_KEY_ID': key, 'AWS_SECRET_ACCESS_KEY': secret, 'AWS_REGION': region,
             'AWS_ENDPOINT_URL': f'http://127.0.0.1:{self.port}'})
 
 
@@ -221,10 +221,13 @@ def test_versions_in_a_real_store_are_served_and_followed():
 
 
 def test_a_real_store_refuses_what_is_wrong_and_the_server_says_so():
-    """A key that nobody has and a bucket that is not there: the reason is in the log and in readiness."""
+    """A key that nobody has, a wrong secret, another region, a bucket that is not there: the reason is in the
+    log and in readiness."""
     with RealStore() as store:
         store.put('1', 1)
-        for options, said in (({'key': 'nobody'}, 'InvalidAccessKeyId'), ({'bucket': 'none'}, 'NoSuchBucket')):
+        for options, said in (({'key': 'nobody'}, 'InvalidAccessKeyId'), ({'secret': 'x'}, 'SignatureDoesNotMatch'),
+                              ({'region': 'us-east-1'}, 'AuthorizationHeaderMalformed'),
+                              ({'bucket': 'none'}, 'NoSuchBucket')):
             with store.serve(**options) as server:
                 server.wait_for_log(said)
                 status, text = server.ask('/v2/health/ready')
