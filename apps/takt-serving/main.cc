@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "serving/config/flags.h"
+#include "serving/lifecycle/trial_load.h"
 #include "serving/log.h"
 #include "serving/server.h"
 
@@ -44,9 +45,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (!parsed.flags.trial_load_of.empty()) {
-    const absl::Status status = takt::serving::TryLoad(parsed.flags);
-    if (!status.ok()) std::cerr << status << std::endl;
-    return status.ok() ? 0 : 1;
+    return takt::serving::EndTrial(takt::serving::TryLoad(parsed.flags));
   }
   for (const std::string& note : parsed.without_meaning) {
     takt::serving::Log(takt::serving::LogLevel::kInfo, note);

@@ -37,6 +37,8 @@ namespace tfs = tensorflow::serving;
 
 // How long a start or a reload waits for models to try their loads.
 constexpr std::chrono::minutes kFirstLoadTimeout{30};
+// A start does not wait on where some model can answer and no load has ended for so long.
+constexpr std::chrono::minutes kStalledStart{1};
 
 int Cores() { return static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
 
@@ -161,11 +163,12 @@ absl::StatusOr<std::optional<PlatformOptions>> PlatformOf(const Flags& flags) {
   return platform;
 }
 
-LoadServable OnTrialFirst(LoadServable load) {
-  return [load = std::move(load)](
+// `due` says for each load whether it is tried in a process of its own before.
+LoadServable OnTrialFirst(LoadServable load, std::function<bool()> due) {
+  return [load = std::move(load), due = std::move(due)](
              const ModelConfig& model, std::int64_t version,
              const std::string& directory) -> absl::StatusOr<std::shared_ptr<Servable>> {
-    TAKT_RETURN_IF_ERROR(LoadOnTrial(directory));
+    if (due()) TAKT_RETURN_IF_ERROR(LoadOnTrial(directory));
     return load(model, version, directory);
   };
 }
@@ -238,7 +241,7 @@ class Server final : public ModelServer {
     }
     TAKT_ASSIGN_OR_RETURN(const LoaderOptions loader_options, LoaderOptionsOf(flags_, platform));
     TAKT_ASSIGN_OR_RETURN(const tfs::ModelServerConfig config, ConfigOf(flags_));
-    TAKT_RETURN_IF_ERROR(ModelsFromConfig(config).status());
+    TAKT_ASSIGN_OR_RETURN(const std::vector<ModelConfig> models, ModelsFromConfig(config));
     std::optional<net::TlsOptions> tls;
     if (!flags_.ssl_config_file.empty()) {
       TAKT_ASSIGN_OR_RETURN(const std::string text, ReadConfig(flags_.ssl_config_file));
@@ -258,6 +261,8 @@ class Server final : public ModelServer {
     rest.prometheus = monitoring.prometheus;
     rest.prometheus_path = monitoring.path;
 
+    // A process on trial would have another engine than one that was given.
+    const std::string trial_loads = engine == nullptr ? flags_.trial_loads : "off";
     engine_ = std::move(engine);
     if (engine_ == nullptr) {
       TAKT_ASSIGN_OR_RETURN(const EngineOptions engine_options, EngineOptionsOf(flags_, platform));
@@ -278,7 +283,14 @@ class Server final : public ModelServer {
         std::chrono::microseconds(flags_.load_retry_interval_micros));
     options.labels_for_unavailable_versions = flags_.allow_version_labels_for_unavailable_models;
     LoadServable load = MakeLoader(*engine_, *workers_, metrics_, loader_options);
-    if (flags_.trial_loads) load = OnTrialFirst(std::move(load));
+    if (trial_loads == "all") {
+      load = OnTrialFirst(std::move(load), [] { return true; });
+    } else if (trial_loads == "new") {
+      load = OnTrialFirst(std::move(load), [this] { return started_.load() && Serves(); });
+    } else if (trial_loads != "off") {
+      return absl::InvalidArgumentError(
+          StrCat("--trial_loads: expected \"off\", \"new\" or \"all\", got \"", trial_loads, "\""));
+    }
     manager_ = std::make_unique<ModelManager>(options, storage_, std::move(load), directory_);
     context_ = std::make_unique<ServingContext>(
         ServingContext{directory_, *manager_, metrics_, request_log_,
@@ -288,7 +300,7 @@ class Server final : public ModelServer {
                        *background_, engine_->version(), draining_});
     AddGauges();
 
-    absl::Status loaded = Reload(config);
+    absl::Status loaded = SetModels(models, kStalledStart);
     // A model that is not there yet is no reason not to serve the others, nor to die: it is loaded
     // when it comes. A label that cannot be set is a mistake in the configuration.
     if (!loaded.ok() && loaded.code() != absl::StatusCode::kUnknown) return loaded;
@@ -306,6 +318,7 @@ class Server final : public ModelServer {
     grpc_ = net::GrpcServer::Create(std::move(grpc_options), loops_->loops());
     PredictOptions predict;
     predict.outputs_as_tensor_content = flags_.enable_serialization_as_tensor_content;
+    predict.check_method_name = flags_.enable_signature_method_name_check;
     RegisterPredict(*grpc_, directory_, predict, &observer_);
     GrpcServicesOptions services;
     services.health = flags_.enable_grpc_healthcheck_service;
@@ -344,6 +357,7 @@ class Server final : public ModelServer {
       Log(LogLevel::kInfo,
           StrCat("Exporting HTTP/REST API at:", flags_.host, ":", http_->port(), " ..."));
     }
+    started_ = true;
     if (!flags_.model_config_file.empty() && flags_.model_config_file_poll_wait_seconds > 0) {
       polling_ = std::thread([this] { PollConfig(); });
     }
@@ -376,10 +390,17 @@ class Server final : public ModelServer {
     return SetModels(models);
   }
 
-  absl::Status SetModels(const std::vector<ModelConfig>& models) {
-    absl::Status status = manager_->SetModels(models, kFirstLoadTimeout);
+  absl::Status SetModels(const std::vector<ModelConfig>& models,
+                         std::optional<std::chrono::milliseconds> stalled = std::nullopt) {
+    absl::Status status = manager_->SetModels(models, kFirstLoadTimeout, stalled);
     request_log_.Configure(manager_->Models());
     return status;
+  }
+
+  bool Serves() const {
+    const auto snapshot = directory_.Get();
+    return std::any_of(snapshot->models.begin(), snapshot->models.end(),
+                       [](const auto& model) { return !model.second.versions.empty(); });
   }
 
   void PollConfig() {
@@ -482,6 +503,7 @@ class Server final : public ModelServer {
 
   const Flags flags_;
   std::atomic<bool> draining_{false};
+  std::atomic<bool> started_{false};  // the first loads are over, the ports are open
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<WorkerPool> workers_;
   Metrics metrics_;

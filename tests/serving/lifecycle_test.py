@@ -253,9 +253,9 @@ def abort_in_initialiser(where):
 
 
 def test_version_that_crashes_its_load_is_told_and_harms_nobody():
-    """With --trial_loads a version that makes TensorFlow abort ends a process on trial: the server says by
-    which signal, serves the version before, and takes up the next good one."""
-    with Base('--trial_loads', '--max_num_load_retries=0') as base:
+    """A version that makes TensorFlow abort ends a process on trial: the server says by which signal, serves
+    the version before, and takes up the next good one."""
+    with Base('--max_num_load_retries=0') as base:
         assert base.predicts(3.0)
         staging = os.path.join(base.path, 'tmp-2')
         abort_in_initialiser(staging)
@@ -266,6 +266,81 @@ def test_version_that_crashes_its_load_is_told_and_harms_nobody():
         assert base.predicts(3.0)
         base.publish(3, source=2)
         wait_for('version 3 answers', lambda: base.predicts(4.0))
+
+
+def test_version_that_crashes_its_load_at_the_start_is_tried_where_asked_for():
+    """With --trial_loads=all a server starts beside such a version, and serves the one below."""
+    with Base('--trial_loads=all', '--max_num_load_retries=0', wait=False) as base:
+        abort_in_initialiser(base.place(2))
+        base.server.wait_until_up()
+        wait_for('version 1 answers', lambda: base.predicts(3.0))
+        assert 'signal 6' in base.server.ask('/v1/models/half/versions/2')[1]
+
+
+def test_version_that_is_too_large_fails_and_harms_nobody():
+    """A version that needs more memory than there is: the server names it, and goes on with the one before;
+    with memory for it, it is loaded."""
+    import resource
+    import tensorflow as tf
+    v1 = tf.compat.v1
+    with Base('--load_retry_interval_micros=1000000') as base:
+        assert base.predicts(3.0)
+        staging = os.path.join(base.path, 'tmp-2')
+        with v1.Graph().as_default(), v1.Session() as session:
+            x = v1.placeholder(tf.float32, [None], name='x')
+            info = v1.saved_model.utils.build_tensor_info
+            signature = v1.saved_model.signature_def_utils.build_signature_def(
+                {'x': info(x)}, {'y': info(x * 2)}, 'tensorflow/serving/predict')
+            builder = v1.saved_model.Builder(staging)
+            # 1.6 GB, of which one page is ever touched
+            large = tf.raw_ops.Empty(shape=v1.placeholder_with_default([400_000_000], [1]), dtype=tf.float32)
+            builder.add_meta_graph_and_variables(session, ['serve'], {'serving_default': signature},
+                                                 main_op=tf.group(large))
+            builder.save()
+        status = open(f'/proc/{base.server.process.pid}/status').read()
+        size = int(status.split('VmSize:')[1].split()[0]) << 10
+        unlimited = resource.prlimit(base.server.process.pid, resource.RLIMIT_AS)
+        resource.prlimit(base.server.process.pid, resource.RLIMIT_AS, (size + (800 << 20), unlimited[1]))
+        os.rename(staging, base.place(2))
+        base.server.wait_for_log('OOM when allocating tensor with shape[400000000]')
+        wait_for('it is shown', lambda: 'OOM' in base.server.ask('/v1/models/half/versions/2')[1])
+        assert base.predicts(3.0)
+        resource.prlimit(base.server.process.pid, resource.RLIMIT_AS, unlimited)
+        wait_for('version 2 answers', lambda: base.predicts(4.0))
+
+
+def test_loads_stand_back_for_requests():
+    """Once a version serves, the threads that load run at low priority; those that answer do not."""
+    with Base() as base:
+        nice = lambda: [int(open(f'/proc/{base.server.process.pid}/task/{task}/stat').read().rsplit(')', 1)[1].split()[16])
+                        for task in os.listdir(f'/proc/{base.server.process.pid}/task')]
+        assert set(nice()) == {0}, nice()
+        base.publish(2)
+        wait_for('version 2 answers', lambda: base.predicts(4.0))
+        assert nice().count(10) >= 1 and nice().count(0) > nice().count(10), nice()
+
+
+def test_memory_comes_back_after_unloading():
+    """Of a model of 16 MB that is loaded and unloaded twenty times not one copy is left over."""
+    import tensorflow as tf
+    with Base('--trial_loads=off') as base:
+        where, module = os.path.join(base.path, 'large'), tf.Module()
+        module.large = tf.Variable(tf.random.uniform([4 << 20]))
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name='x')])
+        def add(x):
+            return {'y': x + module.large[0]}
+        module.add = add
+        tf.saved_model.save(module, os.path.join(where, '1'), signatures={'serving_default': add})
+        resident = lambda: int(open(f'/proc/{base.server.process.pid}/status').read().split('VmRSS:')[1].split()[0]) >> 10
+        sizes = []
+        for _ in range(20):
+            status, text = base.server.ask('/v2/repository/models/large/load', {'parameters': {'base_path': where}})
+            assert status == 200, text
+            assert base.server.ask('/v2/repository/models/large/unload', {})[0] == 200
+            wait_for('it is gone', lambda: base.server.versions('large') == {})
+            sizes.append(resident())
+        assert max(sizes[10:]) - min(sizes[4:10]) < 12, sizes
 
 
 def test_unknown_operation_fails_its_version_only():

@@ -110,8 +110,10 @@ const FlagRow kRows[] = {
     {"batching_latency_target_micros", &Flags::batching_latency_target_micros,
      "what a run may take under --batching=auto"},
     {"trial_loads", &Flags::trial_loads,
-     "loads each version in a process of its own first, so that one which makes TensorFlow abort "
-     "harms no other; takes a load's time and memory once more"},
+     "off, all, or new: a version that comes while the server runs is loaded in a process of its "
+     "own "
+     "first, so that one which makes TensorFlow abort, or is too large, harms no other; takes a "
+     "load's time and memory once more"},
     {"trial_load_of", &Flags::trial_load_of,
      "the version's directory, in the process that --trial_loads starts: loads it and ends"},
 };

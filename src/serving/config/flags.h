@@ -74,7 +74,7 @@ struct Flags {
   std::int64_t event_loop_threads = 0;  // 0 = one for each core
   std::string batching = "off";         // off | auto
   std::int64_t batching_latency_target_micros = 10000;
-  bool trial_loads = false;
+  std::string trial_loads = "new";  // off | new | all
   std::string trial_load_of;
 };
 

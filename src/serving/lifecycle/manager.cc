@@ -435,6 +435,8 @@ void ModelManager::Load(const std::string& name, std::uint64_t generation, std::
                again ? StrCat("in ", Seconds(options_.retry_interval), " or ") : std::string(),
                "when its files change"));
   }
+  // That a version fails again is no progress.
+  if (version.attempts <= 1) last_load_end_ = std::chrono::steady_clock::now();
   Act(*model);
   changed_.notify_all();
 }
@@ -512,8 +514,15 @@ bool ModelManager::Settled(const Model& model) const {
   return true;
 }
 
+bool ModelManager::Serves(const Model& model) {
+  return std::any_of(model.versions.begin(), model.versions.end(), [](const auto& entry) {
+    return entry.second.state == VersionState::kAvailable;
+  });
+}
+
 absl::Status ModelManager::SetModels(const std::vector<ModelConfig>& models,
-                                     std::chrono::milliseconds timeout) {
+                                     std::chrono::milliseconds timeout,
+                                     std::optional<std::chrono::milliseconds> stalled) {
   const std::lock_guard one_at_a_time(set_mutex_);
   std::set<std::string> names;
   for (const ModelConfig& config : models) {
@@ -568,19 +577,21 @@ absl::Status ModelManager::SetModels(const std::vector<ModelConfig>& models,
   }
   changed_.notify_all();
 
-  changed_.wait_for(lock, timeout, [&] {
-    if (stop_) return true;
-    return std::all_of(models_.begin(), models_.end(),
-                       [this](const auto& entry) { return Settled(*entry.second); });
-  });
+  last_load_end_ = now;
+  const auto settled = [this](const auto& entry) { return Settled(*entry.second); };
+  const auto serves = [](const auto& entry) { return Serves(*entry.second); };
+  while (!stop_ && !std::all_of(models_.begin(), models_.end(), settled)) {
+    SteadyTime end = now + timeout;
+    if (stalled.has_value() && std::any_of(models_.begin(), models_.end(), serves)) {
+      end = std::min(end, last_load_end_ + *stalled);
+    }
+    if (std::chrono::steady_clock::now() >= end) break;
+    changed_.wait_until(lock, end);
+  }
   TAKT_RETURN_IF_ERROR(ApplyLabels(models));
   std::vector<std::string> missing;
   for (const auto& [name, model] : models_) {
-    if (std::none_of(model->versions.begin(), model->versions.end(), [](const auto& entry) {
-          return entry.second.state == VersionState::kAvailable;
-        })) {
-      missing.push_back(name);
-    }
+    if (!Serves(*model)) missing.push_back(name);
   }
   if (!missing.empty()) {
     return absl::UnknownError(
@@ -594,11 +605,13 @@ absl::Status ModelManager::ApplyLabels(const std::vector<ModelConfig>& models) {
     const Model& model = *models_.at(config.name);
     for (const auto& [label, number] : config.labels) {
       const auto version = model.versions.find(number);
-      const bool available =
-          version != model.versions.end() && version->second.state == VersionState::kAvailable;
+      const auto is = [&](VersionState state) {
+        return version != model.versions.end() && version->second.state == state;
+      };
       const auto before = model.config.labels.find(label);
       const bool moves = before != model.config.labels.end() && before->second != number;
-      if (available || (options_.labels_for_unavailable_versions && !moves)) continue;
+      const bool may_wait = options_.labels_for_unavailable_versions || is(VersionState::kLoading);
+      if (is(VersionState::kAvailable) || (may_wait && !moves)) continue;
       return absl::FailedPreconditionError(
           StrCat("Request to assign label to version ", number, " of model ", config.name,
                  ", which is not currently available for inference"));

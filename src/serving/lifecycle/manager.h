@@ -73,12 +73,15 @@ class ModelManager {
   ~ModelManager();  // Stop
 
   // Makes `models` the whole list: what is not in it is unloaded, what is new is loaded. Waits
-  // until each model has tried what it wants to load, at most `timeout`. Then moves labels.
+  // until each model has tried what it wants to load, at most `timeout`, and not on once some model
+  // can answer and no load has ended for `stalled`. Then moves labels.
   // INVALID_ARGUMENT for a name twice; nothing has changed then.
   // UNKNOWN "Some models did not become available: {a, b}"; the configuration stands nevertheless,
   // and they are loaded when they can be.
-  // FAILED_PRECONDITION when a label names a version that is not available; labels are unchanged.
-  absl::Status SetModels(const std::vector<ModelConfig>& models, std::chrono::milliseconds timeout);
+  // FAILED_PRECONDITION when a label names a version that is neither available nor still loading;
+  // labels are unchanged.
+  absl::Status SetModels(const std::vector<ModelConfig>& models, std::chrono::milliseconds timeout,
+                         std::optional<std::chrono::milliseconds> stalled = std::nullopt);
   std::vector<ModelConfig> Models() const;
 
   // Highest first. NOT_FOUND "Could not find any versions of model X".
@@ -102,6 +105,7 @@ class ModelManager {
   void Publish();          // mutex_ held
   void FinishUnloads();    // mutex_ held
   bool Settled(const Model& model) const;
+  static bool Serves(const Model& model);
   absl::Status ApplyLabels(const std::vector<ModelConfig>& models);  // mutex_ held
   Model* Find(const std::string& name, std::uint64_t generation);
 
@@ -113,6 +117,7 @@ class ModelManager {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool stop_ = false;
+  std::chrono::steady_clock::time_point last_load_end_;
   std::uint64_t next_generation_ = 1;
   std::map<std::string, std::unique_ptr<Model>> models_;
   std::vector<std::unique_ptr<Model>> removed_;  // still unloading

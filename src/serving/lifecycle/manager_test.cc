@@ -243,6 +243,36 @@ TEST_F(ManagerTest, AFailedVersionIsRetriedAsOftenAsAllowedAndWhenItsFilesChange
   EXPECT_TRUE(Eventually([&] { return Serving("a") == std::set<std::int64_t>{2}; }));
 }
 
+// A warm-up without end, at the start: the others are served, and its label waits for it.
+TEST_F(ManagerTest, ALoadWithoutEndIsNotWaitedForOnceAnotherModelServes) {
+  constexpr std::chrono::hours kNever{1};
+  storage_.Put("/a", 1);
+  storage_.Put("/slow", 1, "slow");
+  storage_.Put("/slow", 2, "slow");
+  Start();
+  ModelConfig slow = Config("slow");
+  slow.labels["stable"] = 2;
+  auto alone = std::async(std::launch::async,
+                          [&] { return manager_->SetModels({slow}, kNever, milliseconds(1)); });
+  ASSERT_TRUE(Eventually([&] { return storage_.listings("/slow") > 10 && loads("/slow/2") == 1; }));
+  EXPECT_EQ(alone.wait_for(milliseconds(0)), std::future_status::timeout);
+  release_.set_value();
+  EXPECT_TRUE(alone.get().ok());
+
+  release_ = std::promise<void>();
+  released_ = release_.get_future().share();
+  storage_.Put("/slower", 1, "slow");
+  ModelConfig slower = Config("slower");
+  slower.labels["stable"] = 1;
+  ASSERT_EQ(manager_->SetModels({Config("a"), slower}, kNever, milliseconds(50)),
+            absl::UnknownError("Some models did not become available: {slower}"));
+  EXPECT_THAT(Serving("a"), ElementsAre(1));
+  release_.set_value();
+  ASSERT_TRUE(Eventually([&] { return !Serving("slower").empty(); }));
+  EXPECT_EQ(directory_.Get()->models.at("slower").labels.at("stable"), 1);
+  release_ = std::promise<void>();
+}
+
 TEST_F(ManagerTest, AnIncompleteVersionShowsAsStartWithWhatIsMissing) {
   storage_.Put("/a", 1);
   storage_.Put("/a", 2, "half");

@@ -10,12 +10,15 @@
 
 #include <cerrno>
 #include <cstring>
+#include <iostream>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/fs.h"
 #include "base/spawn.h"
+#include "serving/log.h"
 
 namespace takt::serving {
 namespace {
@@ -23,6 +26,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kMaxCommandLineBytes = std::size_t{2} << 20;
+constexpr int kTrialNice = 10;  // ManagerOptions::load_nice's
 
 // What the process writes until it closes its end; the last kMaxTrialOutputBytes. False when the
 // time is over before.
@@ -50,22 +54,45 @@ std::string LastLine(const std::string& output) {
   return lines.empty() ? "it wrote nothing" : lines.back();
 }
 
-}  // namespace
+// What EndTrial writes before the error's message, and the exit status that holds its code.
+constexpr std::string_view kOutcome = "trial failed: ";
+constexpr int kExitCodes = 64;
 
-absl::Status LoadOnTrial(const std::string& directory, std::chrono::milliseconds limit) {
+// The error that a process on trial ended with.
+absl::Status ErrorOf(int exit_status, const std::string& directory, const std::string& output) {
+  const std::size_t outcome = output.rfind(kOutcome);
+  if (exit_status <= kExitCodes || outcome == std::string::npos) {
+    return absl::InternalError(StrCat(directory, ": loading it on trial ended with status ",
+                                      exit_status, ": ", LastLine(output)));
+  }
+  return absl::Status(
+      static_cast<absl::StatusCode>(exit_status - kExitCodes),
+      absl::StripTrailingAsciiWhitespace(ToAbsl(output).substr(outcome + kOutcome.size())));
+}
+
+// Starts this program anew for `directory`; its output goes to `output`.
+absl::StatusOr<pid_t> StartTrial(const std::string& directory, int output) {
   TAKT_ASSIGN_OR_RETURN(const std::string own,
                         ReadFile("/proc/self/cmdline", kMaxCommandLineBytes));
   std::vector<std::string> words =
       absl::StrSplit(absl::StripSuffix(ToAbsl(own), absl::string_view("\0", 1)), '\0');
   words.push_back(StrCat("--trial_load_of=", directory));
   words[0] = "/proc/self/exe";
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return ErrnoStatus(errno, "pipe");
-  const absl::StatusOr<pid_t> pid = Spawn(words, {.out = ends[1], .error = ends[1]});
+  return Spawn(words, {.out = output, .error = output});
+}
+
+}  // namespace
+
+absl::Status LoadOnTrial(const std::string& directory, std::chrono::milliseconds limit) {
+  int ends[2] = {-1, -1};
+  const absl::StatusOr<pid_t> pid =
+      pipe2(ends, O_CLOEXEC) == 0 ? StartTrial(directory, ends[1]) : ErrnoStatus(errno, "pipe");
   close(ends[1]);
   if (!pid.ok()) {
     close(ends[0]);
-    return pid.status();
+    Log(LogLevel::kWarning,
+        StrCat(directory, ": is loaded without a trial: ", pid.status().ToString()));
+    return absl::OkStatus();
   }
 
   std::string output;
@@ -83,14 +110,21 @@ absl::Status LoadOnTrial(const std::string& directory, std::chrono::milliseconds
                                       WTERMSIG(status), " (", strsignal(WTERMSIG(status)),
                                       "): ", LastLine(output)));
   }
+  if (WEXITSTATUS(status) != 0) return ErrorOf(WEXITSTATUS(status), directory, output);
   return absl::OkStatus();
+}
+
+int EndTrial(const absl::Status& status) {
+  if (status.ok()) return 0;
+  std::cerr << kOutcome << status.message() << std::endl;
+  return kExitCodes + static_cast<int>(status.code());
 }
 
 void BecomeTrial() {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   const rlimit none{0, 0};
   setrlimit(RLIMIT_CORE, &none);  // its abort leaves no core behind
-  setpriority(PRIO_PROCESS, 0, 19);
+  setpriority(PRIO_PROCESS, 0, kTrialNice);
   const int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
   if (fd < 0) return;
   // Where it may not, it is as likely to go as others.
