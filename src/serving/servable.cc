@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <future>
 
 #include "net/event_loop.h"
 #include "serving/api/tensor_wire.h"
@@ -40,6 +39,18 @@ Signature::Signature() = default;
 Signature::~Signature() = default;
 int Signature::FindInput(std::string_view alias) const { return Find(def_.inputs, alias); }
 int Signature::FindOutput(std::string_view alias) const { return Find(def_.outputs, alias); }
+
+absl::Status CheckPredictMethod(const Signature& signature) {
+  constexpr std::string_view kMethods[] = {
+      "tensorflow/serving/predict", "tensorflow/serving/classify", "tensorflow/serving/regress"};
+  const std::string& method = signature.def().method_name;
+  if (std::find(std::begin(kMethods), std::end(kMethods), method) != std::end(kMethods)) {
+    return absl::OkStatus();
+  }
+  return absl::InternalError(StrCat("Expected prediction signature method_name to be one of {",
+                                    kMethods[0], ", ", kMethods[1], ", ", kMethods[2],
+                                    "}. Was: ", method));
+}
 
 absl::StatusOr<std::shared_ptr<Servable>> Servable::Create(std::unique_ptr<Session> session,
                                                            Options options, WorkerPool* workers) {
@@ -173,16 +184,23 @@ void Servable::Run(RunRequest request, RunDone done) {
   }
   const bool scalar = request.inputs.empty() || request.inputs[0].rank() == 0;
   const std::int64_t rows = scalar ? 1 : std::max<std::int64_t>(request.inputs[0].dims()[0], 1);
-  if (net::EventLoop::Current() != nullptr && BelongsOnWorker(signature, rows)) {
+  // A run cannot be stopped; what it gives after the deadline is no answer any more.
+  const auto run = [this, rows](const RunRequest& due) -> absl::StatusOr<std::vector<Tensor>> {
+    auto outputs = RunNow(*due.signature, due.inputs, {due.deadline}, rows);
+    if (outputs.ok() && due.deadline.has_value() &&
+        *due.deadline <= std::chrono::steady_clock::now()) {
+      return absl::DeadlineExceededError("the run took until after the deadline");
+    }
+    return outputs;
+  };
+  if (BelongsOnWorker(signature, rows)) {
     const auto shared_done = std::make_shared<RunDone>(std::move(done));
-    const absl::Status queued =
-        RunOnWorker([this, request = std::move(request), rows, shared_done] {
-          (*shared_done)(RunNow(*request.signature, request.inputs, {request.deadline}, rows));
-        });
+    const absl::Status queued = RunOnWorker(
+        [run, request = std::move(request), shared_done] { (*shared_done)(run(request)); });
     if (!queued.ok()) (*shared_done)(queued);
     return;
   }
-  done(RunNow(signature, request.inputs, {request.deadline}, rows));
+  done(run(request));
 }
 
 void Servable::RunTogether(const std::vector<const Signature*>& signatures, RunRequest request,
@@ -206,25 +224,15 @@ void Servable::RunTogether(const std::vector<const Signature*>& signatures, RunR
     if (joint_plans_.size() < kMaxJointPlans) joint_plans_.emplace(signatures, plan);
   }
   const std::int64_t rows = request.inputs[0].rank() == 0 ? 1 : request.inputs[0].dims()[0];
-  const bool elsewhere = net::EventLoop::Current() != nullptr &&
-                         std::any_of(signatures.begin(), signatures.end(), [&](auto* signature) {
-                           return BelongsOnWorker(*signature, rows);
-                         });
+  const bool elsewhere = std::any_of(signatures.begin(), signatures.end(), [&](auto* signature) {
+    return BelongsOnWorker(*signature, rows);
+  });
   auto run = [self = shared_from_this(), plan = std::move(plan), request = std::move(request),
               done = std::move(done)] {
     done(self->session_->Run(*plan, request.inputs, {request.deadline}));
   };
   if (elsewhere) return workers_->Run(std::move(run));
   run();
-}
-
-absl::StatusOr<std::vector<Tensor>> Servable::RunAndWait(RunRequest request) {
-  std::promise<absl::StatusOr<std::vector<Tensor>>> promise;
-  auto future = promise.get_future();
-  Run(std::move(request), [&promise](absl::StatusOr<std::vector<Tensor>> outputs) {
-    promise.set_value(std::move(outputs));
-  });
-  return future.get();
 }
 
 absl::StatusOr<std::shared_ptr<Servable>> ServableSnapshot::Find(

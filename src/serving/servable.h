@@ -59,6 +59,10 @@ class Signature {
   std::string answer_spec_;
 };
 
+// INTERNAL for a signature that is none of predict, classify and regress: Predict refuses such ones
+// where --enable_signature_method_name_check says so.
+absl::Status CheckPredictMethod(const Signature& signature);
+
 struct RunRequest {
   const Signature* signature = nullptr;
   std::vector<Tensor> inputs;  // one each, in the order of signature->inputs()
@@ -90,14 +94,13 @@ class Servable : public std::enable_shared_from_this<Servable> {
   const Signature* FindSignature(std::string_view name) const;
   const std::vector<std::unique_ptr<Signature>>& signatures() const { return signatures_; }
 
-  // Through the batching queue where there is one, else on the calling thread.
+  // Through the batching queue where there is one, else on the calling thread, or, where that would
+  // take long, on a worker. DEADLINE_EXCEEDED where the deadline has passed at the run's end.
   void Run(RunRequest request, RunDone done);
   // One run for several signatures that feed the same tensors (those of the first, which
   // request.signature names): each one's outputs, one signature after the other. Unbatched.
   void RunTogether(const std::vector<const Signature*>& signatures, RunRequest request,
                    RunDone done);
-  // The same, but waits. Not on an event loop's thread.
-  absl::StatusOr<std::vector<Tensor>> RunAndWait(RunRequest request);
   // Past every queue, on the calling thread: what warm-up and queues use.
   absl::StatusOr<std::vector<Tensor>> RunNow(const Signature& signature,
                                              std::span<const Tensor> inputs,

@@ -278,6 +278,7 @@ absl::Status PredictService::FindRoute(LoopState& state, std::string_view spec_b
         StrCat("Serving signature key \"",
                spec.signature.empty() ? kDefaultSignatureName : spec.signature, "\" not found."));
   }
+  if (options_.check_method_name) TAKT_RETURN_IF_ERROR(CheckPredictMethod(*signature));
   route.spec_bytes = spec_bytes;
   route.generation = state.generation();
   route.signature = signature;
@@ -454,6 +455,12 @@ void PredictService::OnOutputs(BatchEntry& entry, const std::vector<Tensor>& out
     for (std::uint16_t index : entry.chosen) append(index);
   }
   out.append(entry.signature->answer_spec());
+  if (const std::size_t bytes = out.size() - answer_at; bytes > options_.max_answer_bytes) {
+    out.resize(answer_at);
+    return End(entry, absl::ResourceExhaustedError(
+                          StrCat("the answer has ", bytes, " bytes, more than the ",
+                                 options_.max_answer_bytes, " of a message")));
+  }
   if (entry.logged_request != nullptr) {
     observer_->OnRequestLog(entry.servable->name(), entry.servable->version(),
                             *entry.logged_request, std::string_view(out).substr(answer_at));

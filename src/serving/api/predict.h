@@ -1,6 +1,8 @@
 // PredictionService/Predict: wire bytes in, wire bytes out, with no message object between.
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <memory>
 
 #include "net/grpc_server.h"
@@ -8,8 +10,13 @@
 
 namespace takt::serving {
 
+// No protobuf implementation reads a message that has more bytes. RESOURCE_EXHAUSTED beyond.
+inline constexpr std::size_t kMaxAnswerBytes = std::numeric_limits<std::int32_t>::max();
+
 struct PredictOptions {
   bool outputs_as_tensor_content = false;  // --enable_serialization_as_tensor_content
+  bool check_method_name = false;          // --enable_signature_method_name_check
+  std::size_t max_answer_bytes = kMaxAnswerBytes;
 };
 
 // What a finished Predict was, for metrics and request logs. Called on the thread that answers;

@@ -73,6 +73,7 @@ FakeModel Model() {
          }
          return std::vector<Tensor>{y};
        }});
+  model.signatures.push_back({{"other", "tensorflow/serving/other", {}, {}}, nullptr});
   return model;
 }
 
@@ -83,7 +84,7 @@ class PredictTest : public testing::Test {
     net::GrpcServerOptions options;
     options.host = "127.0.0.1";
     server_ = net::GrpcServer::Create(options, loops_->loops());
-    RegisterPredict(*server_, directory_, {}, nullptr);
+    RegisterPredict(*server_, directory_, predict_, nullptr);
     ASSERT_TRUE(server_->Start().ok());
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(-1);
@@ -121,6 +122,7 @@ class PredictTest : public testing::Test {
     return response.ShortDebugString();
   }
 
+  PredictOptions predict_;
   ServableDirectory directory_;
   std::unique_ptr<net::EventLoopPool> loops_;
   std::unique_ptr<net::GrpcServer> server_;
@@ -254,6 +256,32 @@ TEST_F(PredictTest, TensorsOfEverySizeKeepTheirValues) {
       EXPECT_TRUE(std::equal(got.begin(), got.end(), values.begin())) << size;
     }
   }
+}
+
+class StrictPredictTest : public PredictTest {
+ protected:
+  StrictPredictTest() {
+    predict_.max_answer_bytes = 200;
+    predict_.check_method_name = true;
+  }
+};
+
+TEST_F(StrictPredictTest, AnAnswerThatNoMessageHoldsIsRefusedAndTheNextOneIsGiven) {
+  const auto ask = [&](int size) {
+    return Ask(StrCat(R"(model_spec { name: "m" } inputs { key: "x" value { dtype: DT_FLOAT
+                         tensor_shape { dim { size: )",
+                      size, " } } float_val: 2 } }"));
+  };
+  EXPECT_EQ(ask(100),
+            "RESOURCE_EXHAUSTED: the answer has 446 bytes, more than the 200 of a message");
+  EXPECT_NE(ask(2).find("float_val: 4"), std::string::npos);
+}
+
+TEST_F(StrictPredictTest, ASignatureOfAnotherMethodIsRefused) {
+  EXPECT_EQ(Ask(R"(model_spec { name: "m" signature_name: "other" })"),
+            "INTERNAL: Expected prediction signature method_name to be one of "
+            "{tensorflow/serving/predict, tensorflow/serving/classify, "
+            "tensorflow/serving/regress}. Was: tensorflow/serving/other");
 }
 
 TEST_F(PredictTest, AVersionThatIsPublishedAnswersFromThenOn) {

@@ -170,6 +170,10 @@ void Predict(const ExchangePtr& exchange, const tfs::ModelSpec& spec, std::strin
   }
   absl::StatusOr<RestInputs> inputs = RestPredictInputs(*document, signature->inputs(), *name);
   if (!inputs.ok()) return exchange->Finish(inputs.status());
+  if (exchange->context.inference.check_method_name) {
+    const absl::Status checked = CheckPredictMethod(*signature);
+    if (!checked.ok()) return exchange->Finish(checked);
+  }
   RunPredict(exchange, *servable, signature, *std::move(inputs));
 }
 
