@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <utility>
 
 namespace takt {
 namespace {
@@ -10,9 +11,26 @@ namespace {
 using absl::StatusCode;
 
 TEST(StatusTable, MapsEachCodeToHttpGrpcAndExit) {
-  EXPECT_EQ(HttpStatusFor(StatusCode::kInvalidArgument), 400);
-  EXPECT_EQ(HttpStatusFor(StatusCode::kNotFound), 404);
-  EXPECT_EQ(HttpStatusFor(StatusCode::kResourceExhausted), 429);
+  const std::pair<StatusCode, int> http[] = {
+      {StatusCode::kOk, 200},
+      {StatusCode::kCancelled, 499},
+      {StatusCode::kUnknown, 500},
+      {StatusCode::kInvalidArgument, 400},
+      {StatusCode::kDeadlineExceeded, 504},
+      {StatusCode::kNotFound, 404},
+      {StatusCode::kAlreadyExists, 409},
+      {StatusCode::kPermissionDenied, 403},
+      {StatusCode::kResourceExhausted, 429},
+      {StatusCode::kFailedPrecondition, 400},
+      {StatusCode::kAborted, 409},
+      {StatusCode::kOutOfRange, 400},
+      {StatusCode::kUnimplemented, 501},
+      {StatusCode::kInternal, 500},
+      {StatusCode::kUnavailable, 503},
+      {StatusCode::kDataLoss, 500},
+      {StatusCode::kUnauthenticated, 401},
+  };
+  for (const auto& [code, status] : http) EXPECT_EQ(HttpStatusFor(code), status) << CodeName(code);
   EXPECT_EQ(GrpcStatusFor(StatusCode::kUnavailable), 14);
   EXPECT_EQ(ExitCodeFor(StatusCode::kOk), 0);
   EXPECT_EQ(ExitCodeFor(StatusCode::kInvalidArgument), 2);

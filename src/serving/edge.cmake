@@ -49,6 +49,8 @@ takt_test(serving_lifecycle_test
 takt_test(serving_edge_test SOURCES api/inference_test.cc api/json_test.cc api/rest_test.cc config/config_test.cc
           LIBS takt_serving_edge)
 
+takt_test(serving_server_test SOURCES server_test.cc LIBS takt_serving_edge takt_tf_grpc)
+
 takt_fuzz(rest_fuzz SOURCES api/rest_fuzz.cc LIBS takt_serving_edge CORPUS tests/fuzz/rest)
 takt_fuzz(serving_files_fuzz SOURCES config/files_fuzz.cc LIBS takt_serving_edge
           CORPUS tests/fuzz/serving_files)

@@ -146,6 +146,29 @@ def test_what_is_wrong_is_named():
         assert status == 200 and json.loads(text)['outputs'][0]['data'] == [4.0], text
 
 
+def test_errors_reach_the_client():
+    """What is refused comes to tritonclient as its own exception, with code and words, over both ways."""
+    from tritonclient.utils import InferenceServerException
+    with server() as s:
+        for module, client in clients(s):
+            x = module.InferInput('x', [1], 'FP32')
+            x.set_data_from_numpy(np.array([2], np.float32))
+            wrong = module.InferInput('x', [1], 'INT32')
+            wrong.set_data_from_numpy(np.array([2], np.int32))
+            for ask, code, says in (
+                    (lambda: client.infer('nobody', [x]), ('404', 'StatusCode.NOT_FOUND'), 'Latest(nobody)'),
+                    (lambda: client.infer('half', [wrong]), ('400', 'StatusCode.INVALID_ARGUMENT'),
+                     'expected datatype FP32'),
+                    (lambda: client.get_model_metadata('half', '9'), ('404', 'StatusCode.NOT_FOUND'),
+                     'Specific(half, 9)')):
+                try:
+                    ask()
+                    raise AssertionError(f'{says}: it is answered')
+                except InferenceServerException as error:
+                    assert error.status() in code and says in error.message(), (error.status(), error.message())
+            assert client.infer('half', [x]).as_numpy('y').tolist() == [4.0]
+
+
 def test_models_are_loaded_and_unloaded_one_by_one():
     """The repository lists every version with its state; one model is added and taken away while the
     others go on."""

@@ -15,17 +15,56 @@ using testing::Pair;
 std::string Message(const absl::Status& status) { return std::string(ToStd(status.message())); }
 
 TEST(Flags, DefaultsAreTheOriginals) {
-  const Flags flags = ParseFlags({}).flags;
-  EXPECT_EQ(flags.port, 8500);
-  EXPECT_EQ(flags.rest_api_port, 0);
-  EXPECT_EQ(flags.rest_api_timeout_in_ms, 30000);
-  EXPECT_EQ(flags.model_name, "default");
-  EXPECT_EQ(flags.max_num_load_retries, 5);
-  EXPECT_EQ(flags.load_retry_interval_micros, 60000000);
-  EXPECT_EQ(flags.file_system_poll_wait_seconds, 1);
-  EXPECT_EQ(flags.saved_model_tags, "serve");
-  EXPECT_TRUE(flags.enable_model_warmup);
-  EXPECT_FALSE(flags.enable_batching);
+  const std::string usage = FlagsUsage();
+  for (const char* flag : {"port=8500",
+                           "grpc_socket_path=\"\"",
+                           "grpc_channel_arguments=\"\"",
+                           "rest_api_port=0",
+                           "rest_api_timeout_in_ms=30000",
+                           "rest_api_enable_cors_support=false",
+                           "use_alts_credentials=false",
+                           "ssl_config_file=\"\"",
+                           "enable_grpc_healthcheck_service=false",
+                           "enable_profiler=true",
+                           "model_name=\"default\"",
+                           "model_base_path=\"\"",
+                           "model_config_file=\"\"",
+                           "model_config_file_poll_wait_seconds=0",
+                           "allow_version_labels_for_unavailable_models=false",
+                           "saved_model_tags=\"serve\"",
+                           "num_load_threads=0",
+                           "num_unload_threads=0",
+                           "max_num_load_retries=5",
+                           "load_retry_interval_micros=60000000",
+                           "file_system_poll_wait_seconds=1",
+                           "flush_filesystem_caches=true",
+                           "enable_model_warmup=true",
+                           "num_request_iterations_for_warmup=0",
+                           "remove_unused_fields_from_bundle_metagraph=true",
+                           "enable_batching=false",
+                           "batching_parameters_file=\"\"",
+                           "enable_per_model_batching_parameters=false",
+                           "tensorflow_session_parallelism=0",
+                           "tensorflow_intra_op_parallelism=0",
+                           "tensorflow_inter_op_parallelism=0",
+                           "tensorflow_session_config_file=\"\"",
+                           "platform_config_file=\"\"",
+                           "per_process_gpu_memory_fraction=0",
+                           "mixed_precision=\"\"",
+                           "xla_cpu_compilation_enabled=false",
+                           "xla_gpu_compilation_enabled=false",
+                           "thread_pool_factory_config_file=\"\"",
+                           "enable_signature_method_name_check=false",
+                           "enable_serialization_as_tensor_content=false",
+                           "skip_initialize_tpu=false",
+                           "prefer_tflite_model=false",
+                           "num_tflite_interpreters_per_pool=1",
+                           "monitoring_config_file=\"\"",
+                           "version=false",
+                           "trial_loads=\"new\"",
+                           "batching=\"off\""}) {
+    EXPECT_THAT(usage, HasSubstr(StrCat("  --", flag, "\n")));
+  }
 }
 
 TEST(Flags, AreReadInEveryForm) {
