@@ -28,6 +28,7 @@ void GrpcServerCall::Reset(std::size_t keep_response_bytes) {
   stream.reset();
   is_post = is_grpc = false;
   request_compression = GrpcCompression::kIdentity;
+  timeout.reset();
   unknown_encoding.clear();
   own_path.clear();
   prefix_bytes = message_bytes = received_bytes = pad = 0;

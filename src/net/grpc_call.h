@@ -4,8 +4,10 @@
 // Threads: its connection's loop, but for what a GrpcCall may do elsewhere.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -63,6 +65,7 @@ class GrpcServerCall final : public GrpcCall, public Http2Stream {
   bool is_post = false;
   bool is_grpc = false;
   GrpcCompression request_compression = GrpcCompression::kIdentity;
+  std::optional<std::chrono::nanoseconds> timeout;
   std::string unknown_encoding;
   std::string own_path;
 

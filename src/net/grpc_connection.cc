@@ -297,9 +297,7 @@ void GrpcServerConnection::OnHeader(Http2Stream& stream, const HeaderField& fiel
       call->is_grpc = IsGrpcContentType(value);
       return;
     case HeaderKind::kGrpcTimeout:
-      if (auto timeout = ParseGrpcTimeout(value); timeout.has_value()) {
-        call->SetDeadline(shard_->loop->now() + *timeout);
-      }
+      call->timeout = ParseGrpcTimeout(value);
       return;
     case HeaderKind::kGrpcEncoding:
       if (auto known = ParseGrpcCompression(value); known.has_value()) {
@@ -329,9 +327,29 @@ void GrpcServerConnection::AddMetadata(GrpcServerCall* call, std::string_view na
   call->mutable_metadata().emplace_back(std::string(name), std::move(text));
 }
 
+bool GrpcServerConnection::KeepHead(Http2Stream& stream, std::size_t slot) {
+  GrpcServerCall* call = CallOf(stream);
+  if (!call->is_post || !call->is_grpc || call->target == nullptr || !call->metadata().empty() ||
+      !call->unknown_encoding.empty()) {
+    return false;
+  }
+  heads_[slot] = {call->target, call->request_compression, call->timeout};
+  return true;
+}
+
+void GrpcServerConnection::OnSameHead(Http2Stream& stream, std::size_t slot) {
+  GrpcServerCall* call = CallOf(stream);
+  const Head& head = heads_[slot];
+  call->is_post = call->is_grpc = true;
+  call->target = head.target;
+  call->request_compression = head.compression;
+  call->timeout = head.timeout;
+}
+
 void GrpcServerConnection::OnHeaders(Http2Stream& stream) {
   GrpcServerCall* call = CallOf(stream);
   Add(shard_->calls, 1);
+  if (call->timeout.has_value()) call->SetDeadline(shard_->loop->now() + *call->timeout);
   if (!call->is_post) return RefuseHttp(call, "405");
   if (!call->is_grpc) return RefuseHttp(call, "415");
   if (call->target == nullptr) {

@@ -6,8 +6,10 @@
 #include <openssl/ssl.h>
 #include <sys/types.h>
 
+#include <array>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -48,6 +50,8 @@ class GrpcServerConnection final : public EventLoop::FdHandler,
   // Http2Owner.
   Http2Stream& OnRequest() override;
   void OnHeader(Http2Stream& stream, const HeaderField& field) override;
+  bool KeepHead(Http2Stream& stream, std::size_t slot) override;
+  void OnSameHead(Http2Stream& stream, std::size_t slot) override;
   void OnHeaders(Http2Stream& stream) override;
   void OnData(Http2Stream& stream, std::string_view data) override;
   void OnEnd(Http2Stream& stream) override;
@@ -107,6 +111,13 @@ class GrpcServerConnection final : public EventLoop::FdHandler,
   bool want_out_ = false;  // EPOLLOUT is watched
   std::vector<GrpcServerCall*> borrowed_;
   const GrpcMethod* last_method_ = nullptr;
+  // What the session has in its slots: a head that can be served and has no metadata.
+  struct Head {
+    const GrpcMethod* target = nullptr;
+    GrpcCompression compression = GrpcCompression::kIdentity;
+    std::optional<std::chrono::nanoseconds> timeout;
+  };
+  std::array<Head, kHttp2KeptHeads> heads_;
   Clock::time_point opened_;
   Clock::time_point last_active_;
   Clock::time_point drain_since_;

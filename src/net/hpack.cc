@@ -85,6 +85,7 @@ constexpr StaticEntry kStatic[kStaticEntries] = {{":authority", ""},
 // ones.
 constexpr int kSymbols = 257;
 constexpr int kEndOfString = 256;
+constexpr int kMinCodeBits = 5;
 constexpr int kMaxCodeBits = 30;
 constexpr std::uint8_t kCodeBits[kSymbols] = {
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28,
@@ -224,6 +225,9 @@ HeaderKind KindOfHeader(std::string_view name, std::string_view value) {
 }
 
 bool HuffmanDecode(std::string_view coded, std::string& text) {
+  const std::size_t begin = text.size();
+  text.resize(begin + coded.size() * 8 / kMinCodeBits);
+  char* out = text.data() + begin;
   std::uint64_t bits = 0;  // the lowest `count` are not yet decoded
   int count = 0;
   const auto* at = reinterpret_cast<const unsigned char*>(coded.data());
@@ -236,7 +240,7 @@ bool HuffmanDecode(std::string_view coded, std::string& text) {
     if (count >= 8) {
       const HuffmanCode::Short& found = kHuffman.shorts[bits >> (count - 8) & 0xff];
       if (found.bits > 0) {
-        text.push_back(static_cast<char>(found.symbol));
+        *out++ = static_cast<char>(found.symbol);
         count -= found.bits;
         continue;
       }
@@ -251,11 +255,12 @@ bool HuffmanDecode(std::string_view coded, std::string& text) {
     if (length > kMaxCodeBits) return false;
     if (length > count) {
       // The end: less than a byte, of ones.
+      text.resize(static_cast<std::size_t>(out - text.data()));
       return count < 8 && (bits & ((1U << count) - 1)) == (1U << count) - 1;
     }
     const int symbol = kHuffman.symbols[kHuffman.begin[length] + offset];
     if (symbol == kEndOfString) return false;
-    text.push_back(static_cast<char>(symbol));
+    *out++ = static_cast<char>(symbol);
     count -= length;
   }
 }
@@ -334,6 +339,7 @@ void HpackDecoder::Evict(std::size_t limit) {
 }
 
 void HpackDecoder::Insert(HeaderField* field) {
+  ++table_version_;
   const std::size_t bytes = field->name.size() + field->value.size();
   if (bytes + kEntryOverhead > limit_) return Evict(0);
   Evict(limit_ - bytes - kEntryOverhead);
@@ -369,6 +375,7 @@ HpackDecoder::Step HpackDecoder::Next(HeaderField* field) {
         return Step::kError;
       }
       limit_ = number;
+      ++table_version_;
       Evict(limit_);
       continue;
     }

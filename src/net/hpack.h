@@ -50,6 +50,9 @@ class HpackDecoder {
   // The next field of the block; its text is valid until the next call. kError: the block breaks
   // the rules, and nothing can be decoded any more (COMPRESSION_ERROR).
   Step Next(HeaderField* field);
+  // Another number for whatever changes the dynamic table: blocks of the same bytes say the same as
+  // long as it stays.
+  std::uint64_t table_version() const { return table_version_; }
   // Of the dynamic table, as RFC 7541 counts them (for tests).
   std::size_t table_bytes() const { return table_bytes_; }
 
@@ -72,6 +75,7 @@ class HpackDecoder {
   bool fields_seen_ = false;
   std::size_t limit_ = kMaxHpackTableBytes;
   std::size_t table_bytes_ = 0;
+  std::uint64_t table_version_ = 0;
   // Oldest first. What was evicted is cut off from time to time.
   std::vector<Entry> entries_;
   std::size_t first_entry_ = 0;

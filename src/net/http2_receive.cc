@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 constexpr std::size_t kKeptPartialBytes = 4096;
+constexpr std::size_t kMaxKeptHeadBytes = 1024;
 
 // What a frame says of a stream or a window, without the reserved bit.
 std::uint32_t Read31(const unsigned char* bytes) { return ReadBigEndian32(bytes) & 0x7fffffff; }
@@ -264,7 +265,7 @@ void Http2Session::OnPriority(std::uint32_t stream_id, const unsigned char* payl
 }
 
 void Http2Session::OnBlock(std::uint32_t id, std::string_view block, bool end) {
-  if (Http2Stream* stream = Find(id); stream != nullptr) {
+  if (Http2Stream* stream = IsIdle(id) ? nullptr : Find(id); stream != nullptr) {
     const bool well_formed = ReadTrailers(block);
     if (dead_) return;
     if (stream->peer_ended_) return Reset(*stream, Http2Error::kStreamClosed);
@@ -305,6 +306,28 @@ void Http2Session::OnBlock(std::uint32_t id, std::string_view block, bool end) {
 }
 
 bool Http2Session::ReadRequestHead(Http2Stream& stream, std::string_view block) {
+  const std::uint64_t version = decoder_.table_version();
+  for (std::size_t slot = 0; slot < kept_heads_.size(); ++slot) {
+    const KeptHead& kept = kept_heads_[slot];
+    if (kept.table_version != version || kept.block.empty() || kept.block != block) continue;
+    stream.content_length_ = kept.content_length;
+    owner_.OnSameHead(stream, slot);
+    return true;
+  }
+  if (!DecodeRequestHead(stream, block)) return false;
+  // What changes the table says something else the next time.
+  if (decoder_.table_version() != version || block.size() > kMaxKeptHeadBytes) return true;
+  const std::size_t slot = next_kept_head_;
+  kept_heads_[slot].block.clear();
+  if (!owner_.KeepHead(stream, slot)) return true;
+  kept_heads_[slot].block.assign(block);
+  kept_heads_[slot].table_version = version;
+  kept_heads_[slot].content_length = stream.content_length_;
+  next_kept_head_ = (slot + 1) % kept_heads_.size();
+  return true;
+}
+
+bool Http2Session::DecodeRequestHead(Http2Stream& stream, std::string_view block) {
   const auto bit = [](HeaderKind kind) { return 1U << static_cast<unsigned>(kind); };
   const unsigned pseudo = bit(HeaderKind::kMethod) | bit(HeaderKind::kScheme) |
                           bit(HeaderKind::kPath) | bit(HeaderKind::kAuthority);

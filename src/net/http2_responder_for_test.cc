@@ -59,6 +59,8 @@ class Connection final : public EventLoop::FdHandler, public EventLoop::TurnEnd,
     return *request;
   }
   void OnHeader(Http2Stream&, const HeaderField&) override {}
+  bool KeepHead(Http2Stream&, std::size_t) override { return true; }
+  void OnSameHead(Http2Stream&, std::size_t) override {}
   void OnHeaders(Http2Stream&) override {}
   void OnData(Http2Stream&, std::string_view) override {}
   void OnEnd(Http2Stream& stream) override {

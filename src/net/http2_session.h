@@ -5,6 +5,7 @@
 // Threads: one at a time; the owner is called inside the session's own calls.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <span>
@@ -29,6 +30,8 @@ enum class Http2Error : std::uint32_t {
   kEnhanceYourCalm = 11,
 };
 
+// So many heads of a connection are remembered.
+inline constexpr std::size_t kHttp2KeptHeads = 2;
 // What we offer the peer.
 inline constexpr std::int32_t kHttp2StreamWindowBytes = 4 << 20;
 inline constexpr std::int32_t kHttp2ConnectionWindowBytes = 32 << 20;
@@ -81,6 +84,10 @@ class Http2Owner {
   // A field of its head that is neither malformed nor about the connection. The text is valid for
   // this call only.
   virtual void OnHeader(Http2Stream& stream, const HeaderField& field) = 0;
+  // The head may come again, byte by byte: whether it can be remembered as number `slot`, before
+  // OnHeaders. Then OnSameHead instead of its fields.
+  virtual bool KeepHead(Http2Stream& stream, std::size_t slot) = 0;
+  virtual void OnSameHead(Http2Stream& stream, std::size_t slot) = 0;
   virtual void OnHeaders(Http2Stream& stream) = 0;  // the head was that
   virtual void OnData(Http2Stream& stream, std::string_view data) = 0;
   virtual void OnEnd(Http2Stream& stream) = 0;  // of the request
@@ -192,6 +199,7 @@ class Http2Session {
   const char* TakeBody(const char* at, const char* end);
   void OnBlock(std::uint32_t stream_id, std::string_view block, bool end);
   bool ReadRequestHead(Http2Stream& stream, std::string_view block);
+  bool DecodeRequestHead(Http2Stream& stream, std::string_view block);
   bool ReadTrailers(std::string_view block);
   void SkipBlock(std::string_view block);
   void EndRequest(Http2Stream& stream);
@@ -234,6 +242,14 @@ class Http2Session {
   bool block_ends_stream_ = false;
   std::string block_;
   HpackDecoder decoder_;
+  // Clients say the same head again and again; what it said is then known without decoding it.
+  struct KeptHead {
+    std::string block;  // "" = none
+    std::uint64_t table_version = 0;
+    std::int64_t content_length = -1;
+  };
+  std::array<KeptHead, kHttp2KeptHeads> kept_heads_;
+  std::size_t next_kept_head_ = 0;
 
   // The streams.
   std::vector<Http2Stream*> buckets_;  // by id

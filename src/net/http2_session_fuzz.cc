@@ -1,5 +1,6 @@
 // Any bytes behind a client's preface, in any pieces, with a peer that reads as it likes: what the
 // session says is a sequence of frames that a peer may get, and what it holds is bounded.
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -46,6 +47,13 @@ class Owner final : public Http2Owner {
       static_cast<Request&>(stream).answer.assign(field.value.size() * field.value.size(), 'a');
     }
   }
+  bool KeepHead(Http2Stream& stream, std::size_t slot) override {
+    kept[slot] = static_cast<Request&>(stream).answer;
+    return kept[slot].size() % 3 != 0;
+  }
+  void OnSameHead(Http2Stream& stream, std::size_t slot) override {
+    static_cast<Request&>(stream).answer = kept[slot];
+  }
   void OnHeaders(Http2Stream& stream) override {
     Require(static_cast<Request&>(stream).open, "the head of an open stream");
   }
@@ -73,6 +81,7 @@ class Owner final : public Http2Owner {
 
   Http2Session* session = nullptr;
   std::vector<Request*> requests;
+  std::array<std::string, kHttp2KeptHeads> kept;
 };
 
 // What a client checks of what it gets.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -35,6 +36,14 @@ class Owner : public Http2Owner {
   }
   void OnHeader(Http2Stream& stream, const HeaderField& field) override {
     static_cast<Request&>(stream).head.append(field.name).append(": ").append(field.value) += '\n';
+  }
+  bool KeepHead(Http2Stream& stream, std::size_t slot) override {
+    kept[slot] = static_cast<Request&>(stream).head;
+    return true;
+  }
+  void OnSameHead(Http2Stream& stream, std::size_t slot) override {
+    static_cast<Request&>(stream).head = kept[slot];
+    ++same_heads;
   }
   void OnHeaders(Http2Stream& stream) override { log += StrCat("head ", stream.stream_id(), "\n"); }
   void OnData(Http2Stream& stream, std::string_view data) override {
@@ -68,6 +77,8 @@ class Owner : public Http2Owner {
   std::vector<std::unique_ptr<Request>> open;
   std::string log;
   std::string last_head;
+  std::array<std::string, kHttp2KeptHeads> kept;
+  int same_heads = 0;
 };
 
 // A connection, and its client in words.
@@ -348,6 +359,52 @@ TEST(Http2Session, AHeadIsWhatTheRfcSays) {
         << c.what;
     EXPECT_EQ(talk.Say(Post(3)), "headers 3 :status: 200 x-answer: yes\nheaders 3 end x-end: now\n")
         << c.what;
+  }
+}
+
+TEST(Http2Session, AHeadThatComesAgainSaysTheSameAsLongAsTheTableIsTheSame) {
+  Talk talk;
+  talk.Hello();
+  const auto head = [&](std::uint32_t id, const std::string& block) {
+    talk.Say(Frame(kHeaders, kEndHeaders | kEndStream, id, block));
+    return talk.owner.last_head;
+  };
+  const auto indexed = [](std::string_view name, std::string_view value) {
+    return '\x40' + Header(name, value).substr(1);
+  };
+  const std::string plain = Block();
+  const std::string first = head(1, plain);
+  EXPECT_EQ(head(3, plain), first);
+  EXPECT_EQ(talk.owner.same_heads, 1);
+  // A block that fills the table is new whenever it comes.
+  EXPECT_EQ(head(5, plain + indexed("a", "1")), first + "a: 1\n");
+  EXPECT_EQ(head(7, plain + indexed("a", "1")), first + "a: 1\n");
+  EXPECT_EQ(talk.owner.same_heads, 1);
+  // The same bytes mean something else when the table is another.
+  const std::string newest = plain + "\xbe";
+  EXPECT_EQ(head(9, newest), first + "a: 1\n");
+  EXPECT_EQ(head(11, newest), first + "a: 1\n");
+  EXPECT_EQ(talk.owner.same_heads, 2);
+  EXPECT_EQ(head(13, plain + indexed("b", "2")), first + "b: 2\n");
+  EXPECT_EQ(head(15, newest), first + "b: 2\n");
+  EXPECT_EQ(talk.owner.same_heads, 2);
+  EXPECT_EQ(talk.Say(Frame(kHeaders, kEndHeaders | kEndStream, 17, "\x20" + newest)),
+            "goaway 17 9\n")
+      << "emptied";
+  Talk other;
+  other.Hello();
+  // A length is kept with its head.
+  const std::string three = Block() + Header("content-length", "3");
+  for (std::uint32_t id : {1, 3}) {
+    EXPECT_EQ(
+        other.Say(Frame(kHeaders, kEndHeaders, id, three) + Frame(kData, kEndStream, id, "four")),
+        StrCat("reset ", id, " 1\n"));
+  }
+  EXPECT_EQ(other.owner.same_heads, 1);
+  // What is malformed stays so.
+  for (std::uint32_t id : {5, 7}) {
+    EXPECT_EQ(other.Say(Frame(kHeaders, kEndHeaders, id, Header("x", "y"))),
+              StrCat("reset ", id, " 1\n"));
   }
 }
 
