@@ -19,8 +19,7 @@ constexpr std::size_t kMaxRememberedResets = 2048;
 constexpr std::size_t kFirstBuckets = 16;
 // A connection that has become quiet does not keep more.
 constexpr std::size_t kKeptBuckets = 512;
-constexpr std::size_t kMaxSpareOutputs = 64;
-constexpr std::size_t kMaxSpareOutputBytes = 2 * kHttp2OutputBytes;
+constexpr std::size_t kMaxSpareOutputBytes = 8 << 20;
 constexpr std::size_t kMinSpareOutputBytes = 64;
 
 void AppendU32(std::uint32_t value, std::string& out) {
@@ -52,11 +51,13 @@ void Http2OutputPool::Take(std::string& output) {
   if (spare_.empty()) return;
   output.swap(spare_.back());
   spare_.pop_back();
+  spare_bytes_ -= output.capacity();
 }
 
 void Http2OutputPool::Give(std::string& output) {
-  if (output.capacity() >= kMinSpareOutputBytes && output.capacity() <= kMaxSpareOutputBytes &&
-      spare_.size() < kMaxSpareOutputs) {
+  if (output.capacity() >= kMinSpareOutputBytes &&
+      spare_bytes_ + output.capacity() <= kMaxSpareOutputBytes) {
+    spare_bytes_ += output.capacity();
     output.clear();
     spare_.push_back(std::move(output));
   }

@@ -106,6 +106,7 @@ class Http2OutputPool {
 
  private:
   std::vector<std::string> spare_;
+  std::size_t spare_bytes_ = 0;
 };
 
 struct Http2SessionOptions {
