@@ -32,8 +32,7 @@ GrpcServerConnection::GrpcServerConnection(GrpcShard* shard, int fd, std::string
                 kMaxGrpcIdleFramesPerSecond},
                *this, shard->outputs, AnswerFields()),
       handshaken_(ssl == nullptr),
-      protocol_(ssl == nullptr && !shard->core->pages.empty() ? Protocol::kUnknown
-                                                              : Protocol::kHttp2) {
+      protocol_(!shard->core->pages.empty() ? Protocol::kUnknown : Protocol::kHttp2) {
   opened_ = last_active_ = window_since_ = Clock::now();
 }
 
@@ -102,7 +101,14 @@ bool GrpcServerConnection::Handshake() {
     const unsigned char* protocol = nullptr;
     unsigned length = 0;
     SSL_get0_alpn_selected(ssl_, &protocol, &length);
-    if (length != 2 || std::memcmp(protocol, "h2", 2) != 0) return false;
+    const std::string_view chosen(reinterpret_cast<const char*>(protocol), length);
+    if (chosen == "h2") {
+      protocol_ = Protocol::kHttp2;
+    } else if (protocol_ == Protocol::kUnknown && (chosen.empty() || chosen == "http/1.1")) {
+      protocol_ = Protocol::kPlain;
+    } else {
+      return false;
+    }
     handshaken_ = true;
     WantWrite();
     return true;

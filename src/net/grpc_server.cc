@@ -141,7 +141,9 @@ Server::~Server() {
 
 absl::Status Server::Start() {
   if (core_.options.tls.has_value()) {
-    TAKT_ASSIGN_OR_RETURN(tls_, MakeTlsServerContext(*core_.options.tls, {"h2"}));
+    std::vector<std::string> alpn = {"h2"};
+    if (!core_.pages.empty()) alpn.emplace_back("http/1.1");
+    TAKT_ASSIGN_OR_RETURN(tls_, MakeTlsServerContext(*core_.options.tls, alpn));
   }
   if (core_.options.port >= 0) TAKT_RETURN_IF_ERROR(ListenTcp());
   if (!core_.options.unix_socket_path.empty()) TAKT_RETURN_IF_ERROR(ListenUnix());

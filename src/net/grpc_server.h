@@ -168,7 +168,8 @@ class GrpcServer {
   // a message that is not yet complete, says which of its offsets shall be 64-byte aligned.
   virtual void PlaceBodiesOf(std::string_view method,
                              std::function<std::size_t(std::string_view prefix)> offset) = 0;
-  // Before Start. HTTP/1.1 GET of `path` on the same port without TLS, for what scrapes metrics:
+  // Before Start. HTTP/1.1 GET of `path` on the same port, for what scrapes metrics (over TLS for
+  // clients that do not ask for h2 by ALPN):
   // `ask` runs on a loop and must not block; it gives the body to its argument, then or later, on
   // any thread. One answer a connection, within the handshake's timeout.
   using PlainAnswer = std::function<void(std::string body)>;

@@ -298,8 +298,8 @@ def certificates():
 
 
 def test_tls_on_both_ports_and_clients_known_by_certificate():
-    """With ssl_config_file both ports speak TLS; with client_verify a client without a certificate of the
-    authority is turned away on both."""
+    """With ssl_config_file both ports speak TLS, the metrics on gRPC's port too; with client_verify a client
+    without a certificate of the authority is turned away on both."""
     import grpc
     from tensorflow_serving.apis import prediction_service_pb2_grpc
     pem = certificates()
@@ -307,7 +307,8 @@ def test_tls_on_both_ports_and_clients_known_by_certificate():
     for verify in (False, True):
         config = file(f'server_key: {quote(pem["server.key"])} server_cert: {quote(pem["server.pem"])} '
                       f'custom_ca: {quote(pem["ca.pem"])} client_verify: {str(verify).lower()}')
-        with Server(ARGS.build, *MODEL, f'--ssl_config_file={config}') as server:
+        with Server(ARGS.build, *MODEL, f'--ssl_config_file={config}',
+                    env={'TAKT_INSTANCE': 'a.b.1.c'}) as server:
             def by_grpc(with_certificate):
                 own = ((pem['client.key'].encode(), pem['client.pem'].encode()) if with_certificate
                        else (None, None))
@@ -332,6 +333,15 @@ def test_tls_on_both_ports_and_clients_known_by_certificate():
             assert by_rest(True) == 4.0
             assert by_grpc(False) == ('UNAVAILABLE' if verify else 4.0), by_grpc(False)
             assert by_rest(False) == ('refused' if verify else 4.0)
+
+            def metrics(*options):
+                command = ['curl', '-s', '--cacert', 'ca.pem', *options,
+                           f'https://localhost:{server.grpc}/monitoring/prometheus/metrics']
+                return subprocess.run(command, cwd=pem['dir'], capture_output=True, text=True, timeout=30).stdout
+            own = ('--key', 'client.key', '--cert', 'client.pem')
+            assert 'takt_serving_requests_total' in metrics('--http1.1', *own)
+            assert 'takt_serving_requests_total' in metrics('--no-alpn', *own)
+            assert ('takt_serving_requests_total' in metrics('--http1.1')) != verify
 
 
 def records(path):
