@@ -6,6 +6,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include "serving/api/tensor_wire.h"
 #include "serving/engine/fake_engine.h"
 #include "tensorflow_serving/apis/prediction_service.grpc.pb.h"
 
@@ -75,6 +76,17 @@ FakeModel Model() {
        }});
   model.signatures.push_back({{"other", "tensorflow/serving/other", {}, {}}, nullptr});
   return model;
+}
+
+// Four bytes of room for a number, three of them filled, and another number: the room was overrun.
+TEST(WireTensor, ARunThatEndsInsideANumberIsNoTensor) {
+  const std::string shape("\x12\x04\x12\x02\x08\x01", 6);
+  const std::string run("\x2a\x03\x01\x02\x03", 5), number("\x2d\x01\x02\x03\x04", 5);
+  const std::string type("\x08\x01", 2);
+  for (const std::string& bytes : {type + shape + run + number, run + number + type + shape}) {
+    WireTensor tensor;
+    EXPECT_FALSE(ReadWireTensor(bytes, tensor));
+  }
 }
 
 class PredictTest : public testing::Test {

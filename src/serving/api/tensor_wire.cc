@@ -99,18 +99,22 @@ bool ReadPackedVarint(const char*& at, const char* end, std::uint64_t& value) {
   return false;
 }
 
+// A run of numbers of fixed size ends with one, or the message is none: what fills a tensor counts
+// on whole numbers.
+bool HoldsWholeValues(int field, const ProtoReader& values) {
+  const std::size_t bytes = FixedValueBytes(field);
+  return bytes == 0 || values.Bytes().size() % bytes == 0;
+}
+
 bool ReadShape(std::string_view bytes, WireTensor& tensor) {
   ProtoReader r(bytes);
   while (r.Next()) {
-    if (r.field() == 3 && r.Varint() != 0) {
-      tensor.dims.assign(1, -1);  // an unknown rank is no shape of a value
-      return true;
-    }
+    if (r.field() == 3 && r.type() == WireType::kVarint) tensor.unknown_rank = r.Varint() != 0;
     if (r.field() != 2 || r.type() != WireType::kBytes) continue;
     std::int64_t size = 0;
     ProtoReader dim(r.Bytes());
     while (dim.Next()) {
-      if (dim.field() == 1) size = dim.Int64();
+      if (dim.field() == 1 && dim.type() == WireType::kVarint) size = dim.Int64();
     }
     if (!dim.ok()) return false;
     tensor.dims.push_back(size);
@@ -274,6 +278,7 @@ bool ReadWireTensor(std::string_view bytes, WireTensor& tensor) {
   tensor.dims.clear();
   tensor.content = tensor.values = {};
   tensor.value_fields = 0;
+  tensor.unknown_rank = false;
   // The usual order is dtype, shape, values; a type that comes later is looked for again.
   ProtoReader r(bytes);
   int field = 0;
@@ -297,6 +302,7 @@ bool ReadWireTensor(std::string_view bytes, WireTensor& tensor) {
         if (field == 0) late_type = true;
         if (static_cast<int>(r.field()) != field) break;
         if (field == kStringVal && r.type() != WireType::kBytes) break;
+        if (!HoldsWholeValues(field, r)) return false;
         ++tensor.value_fields;
         tensor.values = r.Bytes();
         break;
@@ -309,11 +315,13 @@ bool ReadWireTensor(std::string_view bytes, WireTensor& tensor) {
     for (ProtoReader again(bytes); again.Next();) {
       if (static_cast<int>(again.field()) != field) continue;
       if (field == kStringVal && again.type() != WireType::kBytes) continue;
+      if (!HoldsWholeValues(field, again)) return false;
       ++tensor.value_fields;
       tensor.values = again.Bytes();
     }
   }
   if (tensor.value_fields != 1) tensor.values = {};
+  if (tensor.unknown_rank) tensor.dims.assign(1, -1);  // no shape of a value
   return true;
 }
 
@@ -381,12 +389,8 @@ void FillFromWire(const WireTensor& tensor, void* out) {
     case DataType::kQint32:
     case DataType::kUint32:
       return FillVarints<std::uint32_t>(tensor, field, out);
-    case DataType::kBool: {
-      FillVarints<std::uint8_t>(tensor, field, out);
-      auto* values = static_cast<std::uint8_t*>(out);
-      for (std::int64_t i = 0; i < tensor.elements; ++i) values[i] = values[i] != 0;
-      return;
-    }
+    case DataType::kBool:
+      return FillVarints<bool>(tensor, field, out);  // any number but zero is true
     case DataType::kHalf:
     case DataType::kBfloat16:
     case DataType::kInt16:

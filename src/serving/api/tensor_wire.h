@@ -26,6 +26,7 @@ struct WireTensor {
   std::string_view proto;    // the whole message
   std::string_view values;   // the values' field, when there is one and it is packed
   int value_fields = 0;      // how often the field that `dtype` reads from occurs
+  bool unknown_rank = false;
 };
 
 // False when `bytes` is not a TensorProto on the wire. Shapes and sizes are not looked at yet.
