@@ -1,6 +1,7 @@
 #include "serving/api/predict.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <set>
 
@@ -28,16 +29,17 @@ struct ModelSpec {
 bool ReadModelSpec(std::string_view bytes, ModelSpec& spec) {
   ProtoReader r(bytes);
   while (r.Next()) {
+    if (r.type() != WireType::kBytes) continue;  // a field that nobody knows
     switch (r.field()) {
       case 1:
         spec.name = r.Bytes();
         break;
       case 2: {  // google.protobuf.Int64Value
-        spec.version = 0;
+        if (!spec.version.has_value()) spec.version = 0;
         spec.label = {};
         ProtoReader value(r.Bytes());
         while (value.Next()) {
-          if (value.field() == 1) spec.version = value.Int64();
+          if (value.field() == 1 && value.type() == WireType::kVarint) spec.version = value.Int64();
         }
         if (!value.ok()) return false;
         break;
@@ -61,11 +63,23 @@ struct Entry {
   std::string_view tensor;
 };
 
-bool ReadEntry(std::string_view bytes, Entry& entry) {
+// A message that comes in several pieces, which nobody writes and everybody must read, is what the
+// pieces say one after the other. `joined` keeps it; `own` is this message's string there, null
+// before its second piece.
+std::string_view Join(std::string_view before, std::string_view piece,
+                      std::deque<std::string>& joined, std::string*& own) {
+  if (before.empty()) return piece;
+  if (own == nullptr) own = &joined.emplace_back(before);
+  return own->append(piece);
+}
+
+bool ReadEntry(std::string_view bytes, Entry& entry, std::deque<std::string>& joined) {
+  std::string* own = nullptr;
   ProtoReader r(bytes);
   while (r.Next()) {
+    if (r.type() != WireType::kBytes) continue;
     if (r.field() == 1) entry.alias = r.Bytes();
-    if (r.field() == 2) entry.tensor = r.Bytes();
+    if (r.field() == 2) entry.tensor = Join(entry.tensor, r.Bytes(), joined, own);
   }
   return r.ok();
 }
@@ -177,6 +191,7 @@ class LoopState final : public net::EventLoop::TurnEnd {
   std::vector<Entry> entries;
   std::vector<std::string_view> filter;
   std::vector<WireTensor> wire;
+  std::deque<std::string> joined;
   std::int64_t alone = 0;  // requests of this turn that were run past the queue
 
  private:
@@ -290,19 +305,22 @@ absl::Status PredictService::Begin(LoopState& state, net::GrpcCallPtr& call,
                                    Clock::time_point begin) {
   absl::Status malformed = absl::InternalError("the request is not a PredictRequest");
   std::string_view spec_bytes;
+  std::string* joined_spec = nullptr;
   bool has_spec = false;
   state.entries.clear();
   state.filter.clear();
+  state.joined.clear();
   ProtoReader r(call->body());
   while (r.Next()) {
+    if (r.type() != WireType::kBytes) continue;  // a field that nobody knows
     switch (r.field()) {
       case kRequestSpec:
-        spec_bytes = r.Bytes();
+        spec_bytes = Join(spec_bytes, r.Bytes(), state.joined, joined_spec);
         has_spec = true;
         break;
       case kRequestInputs: {
         Entry entry;
-        if (!ReadEntry(r.Bytes(), entry)) return malformed;
+        if (!ReadEntry(r.Bytes(), entry, state.joined)) return malformed;
         // A key that comes twice: the last one counts.
         auto same = std::find_if(state.entries.begin(), state.entries.end(),
                                  [&](const Entry& e) { return e.alias == entry.alias; });

@@ -80,7 +80,7 @@ absl::StatusOr<ParsedSignatures> ParseSignatures(std::string_view meta_graph_def
   ProtoReader r(meta_graph_def);
   bool ok = true;
   while (ok && r.Next()) {
-    if (r.field() != 5) continue;
+    if (r.field() != 5 || r.type() != WireType::kBytes) continue;
     Entry entry;
     SignatureDef signature;
     ok = ReadEntry(r.Bytes(), entry) && ReadSignature(entry, signature);
