@@ -42,6 +42,9 @@ __attribute__((target("sse4.2"))) std::uint32_t UpdateHardware(std::uint32_t crc
 }
 #endif
 
+// No file is larger (off_t): sums of positions and lengths below do not overflow.
+constexpr std::uint64_t kMaxFileBytes = std::uint64_t{1} << 62;
+
 std::uint32_t Masked(std::string_view data) {
   const std::uint32_t crc = Crc32c(data);
   return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
@@ -69,6 +72,10 @@ TfRecordResult ReadTfRecord(std::string_view bytes, std::uint64_t max_record_byt
   if (bytes.size() < kTfRecordHeaderBytes) return result;
   const auto length = Load<std::uint64_t>(bytes.data());
   if (Load<std::uint32_t>(bytes.data() + 8) != Masked(bytes.substr(0, 8))) {
+    result.state = TfRecordState::kCorrupt;
+    return result;
+  }
+  if (length > kMaxFileBytes) {
     result.state = TfRecordState::kCorrupt;
     return result;
   }

@@ -20,7 +20,8 @@ enum class TfRecordState {
   kRecord,      // `data` is one whole record; `size` bytes were used
   kIncomplete,  // the bytes end inside a record: a torn tail, or more is to come
   kCorrupt,     // a checksum is wrong: the length where `size` is 0 (nothing after it can be
-                // trusted), else the data (`size` bytes may be skipped)
+                // trusted; also a length that no file can have), else the data (`size` bytes may
+                // be skipped)
   kTooLarge,    // the length is good and over the limit; `size` bytes may be skipped
 };
 struct TfRecordResult {

@@ -55,5 +55,19 @@ TEST(TfRecord, ARecordOverTheLimitCanBeSkipped) {
   EXPECT_EQ(result.size, file.size());
 }
 
+// A reader that skips such a record would stand still, or go back.
+TEST(TfRecord, ALengthThatNoFileCanHaveIsDamage) {
+  for (const std::uint64_t length : {~std::uint64_t{0}, ~std::uint64_t{0} - 15,
+                                     ~std::uint64_t{0} - 16, std::uint64_t{1} << 63}) {
+    std::string header(reinterpret_cast<const char*>(&length), sizeof length);
+    const std::uint32_t crc = Crc32c(header);
+    const std::uint32_t masked = ((crc >> 15) | (crc << 17)) + 0xa282ead8U;
+    header.append(reinterpret_cast<const char*>(&masked), sizeof masked);
+    const auto result = ReadTfRecord(header, 100);
+    EXPECT_EQ(result.state, TfRecordState::kCorrupt) << length;
+    EXPECT_EQ(result.size, 0U) << length;
+  }
+}
+
 }  // namespace
 }  // namespace takt
