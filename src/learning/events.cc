@@ -264,7 +264,7 @@ bool DecodeValue(std::string_view bytes, Event& event) {
   while (r.Next()) {
     switch (r.field()) {
       case 1:
-        value.tag = r.Bytes();
+        if (r.type() == WireType::kBytes) value.tag = r.Bytes();
         break;
       case 2:
         value.kind = Kind::kScalar;
@@ -333,8 +333,9 @@ absl::StatusOr<Event> DecodeEvent(std::string_view record) {
   bool good = true;
   ProtoReader r(record);
   while (good && r.Next()) {
-    if (r.field() == 1) event.wall_time = r.Double();
-    if (r.field() == 2) event.step = r.Int64();
+    // A field of another wire type is one that nobody knows.
+    if (r.field() == 1 && r.type() == WireType::kFixed64) event.wall_time = r.Double();
+    if (r.field() == 2 && r.type() == WireType::kVarint) event.step = r.Int64();
     if (r.field() != 5) continue;
     ProtoReader summary(r.Bytes());
     while (good && summary.Next()) {
