@@ -76,7 +76,7 @@ void ParseMeminfo(std::string_view text, std::vector<Figure>& out) {
   ForLines(text, [&](std::string_view line) {
     const auto words = Words(line);
     for (const auto& [key, kind] : kKinds) {
-      if (words[0] == key) {
+      if (!words.empty() && words[0] == key) {
         out.push_back(
             {"takt_node_memory_bytes", {{"kind", kind}}, Type::kGauge, Number(words, 1) * 1024});
       }

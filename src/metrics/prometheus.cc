@@ -1,6 +1,7 @@
 #include "metrics/prometheus.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -80,7 +81,9 @@ bool ParseValue(std::string_view text, double& value) {
 std::string FormatValue(double value) {
   if (std::isnan(value)) return "NaN";
   if (std::isinf(value)) return value > 0 ? "+Inf" : "-Inf";
-  return absl::StrCat(value);
+  // The shortest text that reads back as the same number.
+  char text[32];
+  return std::string(text, std::to_chars(text, text + sizeof text, value).ptr);
 }
 
 void AppendEscaped(std::string_view value, std::string& out) {

@@ -59,11 +59,14 @@ TEST(Exposition, WhatIsWrittenIsReadBack) {
   const std::vector<Figure> figures = {
       {"a_total", {{"x", "q\"\\\n"}}, Type::kCounter, 1.5},
       {"b", {}, Type::kGauge, -std::numeric_limits<double>::infinity()},
+      {"bytes_total", {}, Type::kCounter, 1234567890123},  // every byte of it
+      {"seconds_total", {}, Type::kCounter, 1764043200.125},
+      {"share", {}, Type::kGauge, 0.1},
   };
   const auto parsed = ParseExposition(WriteExposition(figures));
   ASSERT_TRUE(parsed.ok());
-  ASSERT_EQ(parsed->figures.size(), 2u);
-  for (std::size_t i = 0; i < 2; ++i) {
+  ASSERT_EQ(parsed->figures.size(), figures.size());
+  for (std::size_t i = 0; i < figures.size(); ++i) {
     EXPECT_EQ(parsed->figures[i].name, figures[i].name);
     EXPECT_EQ(parsed->figures[i].labels, figures[i].labels);
     EXPECT_EQ(parsed->figures[i].type, figures[i].type);
