@@ -251,7 +251,9 @@ void AppendJsonData(const Tensor& tensor, std::string* out) {
   out->push_back('[');
   switch (tensor.dtype()) {
     case DataType::kBool:
-      list([&](std::size_t i) { out->append(tensor.as<bool>()[i] ? "true" : "false"); });
+      list([&](std::size_t i) {
+        out->append(tensor.as<std::uint8_t>()[i] != 0 ? "true" : "false");
+      });
       break;
     case DataType::kUint8:
       integers(std::uint8_t{});
