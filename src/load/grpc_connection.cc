@@ -150,7 +150,8 @@ std::string_view GrpcConnection::HeaderBlock() {
   add(":scheme", "http");
   add(":method", "POST");
   // A path is no authority; "localhost" is what gRPC says in its place.
-  add(":authority", options_.target.starts_with("unix:") ? "localhost" : options_.target);
+  add(":authority", options_.target.starts_with("unix:") ? std::string_view("localhost")
+                                                         : std::string_view(options_.target));
   add(":path", options_.method);
   add("te", "trailers");
   add("content-type", "application/grpc");

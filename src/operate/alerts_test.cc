@@ -121,6 +121,7 @@ class AlertsTest : public testing::Test {
            const metrics::Labels& labels, metrics::Type type = metrics::Type::kGauge) {
     for (int i = 0; i < minutes * 12; ++i) {
       std::vector<metrics::MetricStore::Point> points;
+      points.reserve(figures.size());
       for (const auto& [name, value] : figures) {
         points.push_back({*store_->Series(name, labels, type),
                           type == metrics::Type::kCounter ? value * counter_ : value});

@@ -30,7 +30,7 @@ class BatchingTest : public testing::Test {
     servable_.reset();
   }
 
-  void Make(BatchingOptions batching) {
+  void Make(const BatchingOptions& batching) {
     FakeModel model;
     const TensorInfo x{"x", "x:0", DataType::kFloat, false, {-1, -1}};
     const TensorInfo s{"s", "s:0", DataType::kString, false, {-1}};
@@ -461,8 +461,9 @@ TEST_F(BatchingTest, ParametersAllowedSizesPad) {
 Tensor Counting(std::int64_t rows, std::int64_t width, float first) {
   Tensor tensor = Tensor::Allocate(DataType::kFloat, {rows, width}).value();
   for (std::int64_t i = 0; i < rows * width; ++i) {
+    const std::int64_t row = i / width;
     static_cast<float*>(tensor.mutable_data())[i] =
-        first + static_cast<float>(i / width * 10 + i % width);
+        first + static_cast<float>(row * 10 + i % width);
   }
   return tensor;
 }
