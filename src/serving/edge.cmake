@@ -1,20 +1,5 @@
 # The model server around its request path: lifecycle, configuration, REST and the other calls.
 find_package(CURL REQUIRED)
-set(TAKT_SERVING_PROTO_DIR ${CMAKE_BINARY_DIR}/serving_protos)
-set(takt_serving_proto_sources)
-foreach(stem serving/config/serving_files serving/api/health serving/api/open_inference)
-  add_custom_command(
-    OUTPUT ${TAKT_SERVING_PROTO_DIR}/${stem}.pb.cc ${TAKT_SERVING_PROTO_DIR}/${stem}.pb.h
-    COMMAND ${CMAKE_COMMAND} -E make_directory ${TAKT_SERVING_PROTO_DIR}
-    COMMAND ${TAKT_PROTOC} -I${CMAKE_SOURCE_DIR}/src --descriptor_set_in=${takt_tf_set}
-            --cpp_out=${TAKT_SERVING_PROTO_DIR} ${CMAKE_SOURCE_DIR}/src/${stem}.proto
-    DEPENDS ${CMAKE_SOURCE_DIR}/src/${stem}.proto ${takt_tf_set} VERBATIM)
-  list(APPEND takt_serving_proto_sources ${TAKT_SERVING_PROTO_DIR}/${stem}.pb.cc)
-endforeach()
-add_library(takt_serving_protos STATIC ${takt_serving_proto_sources})
-target_include_directories(takt_serving_protos SYSTEM PUBLIC ${TAKT_SERVING_PROTO_DIR})
-target_compile_options(takt_serving_protos PRIVATE -w -O1)
-target_link_libraries(takt_serving_protos PUBLIC takt_tf_protos)
 
 add_library(takt_serving_edge STATIC
   api/context.cc
@@ -51,6 +36,7 @@ takt_test(serving_edge_test SOURCES api/inference_test.cc api/json_test.cc api/r
 
 takt_test(serving_server_test SOURCES server_test.cc LIBS takt_serving_edge takt_tf_grpc)
 
+takt_fuzz(v2_fuzz SOURCES api/v2_fuzz.cc LIBS takt_serving_edge CORPUS tests/fuzz/v2)
 takt_fuzz(rest_fuzz SOURCES api/rest_fuzz.cc LIBS takt_serving_edge CORPUS tests/fuzz/rest)
 takt_fuzz(serving_files_fuzz SOURCES config/files_fuzz.cc LIBS takt_serving_edge
           CORPUS tests/fuzz/serving_files)

@@ -1,28 +1,27 @@
-// Any bytes as a template: loading ends soon, and says of every error where it is.
+// Any bytes as a template, and as a file of variables: loading ends soon, and says of every error
+// where it is.
 #include <algorithm>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "base/fuzz_for_test.h"
+#include "template/env_file.h"
 #include "template/template.h"
 
-namespace {
-
-void Require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "broken: %s\n", what);
-  std::abort();
-}
-
-}  // namespace
-
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using takt::Require;
   using takt::templates::Issue;
   const std::string text(reinterpret_cast<const char*>(data), size);
   takt::templates::LoadOptions options;
   options.values = {{"A", "1"}, {"B", ""}, {"PORT", "80-82"}};
+  for (const bool raw : {false, true}) {
+    const auto variables = takt::templates::ParseEnvFile(text, raw, options.values);
+    Require(variables.ok() || !variables.status().message().empty(), "a refusal says why");
+    for (std::size_t i = 0; variables.ok() && i < variables->size(); ++i) {
+      Require(!(*variables)[i].first.empty(), "a variable has a name");
+    }
+  }
   const takt::templates::LoadResult result = takt::templates::LoadTemplate(text, options);
 
   const auto lines = std::count(text.begin(), text.end(), '\n') + 2;

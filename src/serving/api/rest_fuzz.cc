@@ -1,4 +1,4 @@
-// Bodies of /v1 predict, classify and /v2 infer. No input may crash a reader, and what stands
+// Bodies of /v1 predict and classify. No input may crash a reader, and what stands
 // behind a document, which says how numbers near its end are read, must not change what is read.
 #include <cstdint>
 #include <cstdlib>
@@ -6,9 +6,9 @@
 #include <string>
 #include <string_view>
 
+#include "base/fuzz_for_test.h"
 #include "serving/api/json.h"
 #include "serving/api/rest_codec.h"
-#include "serving/api/v2_codec.h"
 
 namespace takt::serving {
 namespace {
@@ -49,7 +49,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace takt::serving;  // NOLINT(google-build-using-namespace)
   if (size == 0) return 0;
   const std::string body(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 8) {
+  switch (takt::Choice(data[0], 7)) {
     case 0:
       Compare(body, {Info("x", DataType::kFloat)});
       break;
@@ -68,15 +68,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     case 5:
       Compare(body, {Info("x", DataType::kBool)});
       break;
-    case 6: {
+    default: {
       const auto document = JsonDocument::Parse(body);
       if (document.ok()) static_cast<void>(RestExamples(*document));
       break;
     }
-    default:
-      static_cast<void>(V2RequestFromHttp(body, std::nullopt));
-      static_cast<void>(V2RequestFromHttp(body, body.size() / 2));
-      break;
   }
   return 0;
 }

@@ -1,23 +1,19 @@
 // Any bytes as a TensorProto: what the wire reader makes of them is what protobuf makes of them,
 // and what is written can be read.
-#include <cstdio>
-#include <cstdlib>
+#include <google/protobuf/stubs/logging.h>
+
 #include <cstring>
 
+#include "base/fuzz_for_test.h"
 #include "serving/api/tensor_wire.h"
 #include "tensorflow/core/framework/tensor.pb.h"
 
 namespace {
 
+using takt::Require;
 using takt::serving::DataType;
 using takt::serving::Tensor;
 using takt::serving::WireTensor;
-
-void Require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "broken: %s\n", what);
-  std::abort();
-}
 
 // Element `i` as its field says, the last value repeated.
 template <typename Field>
@@ -39,6 +35,7 @@ void Compare(const Tensor& tensor, const Field& field) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  [[maybe_unused]] static auto* const log = google::protobuf::SetLogHandler(nullptr);
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
   Require(takt::serving::LargeValuesOffset(bytes) <= size, "an offset lies within the bytes");
 
