@@ -148,14 +148,14 @@ class Bench:
         return row
 
     def compare(self, model, loads):
-        plain, plain_port, _, _ = self.serve(model, '--event_loop_threads=1')
-        auto, auto_port, _, _ = self.serve(model, '--event_loop_threads=1', '--batching=auto')
+        plain, plain_port, _, _ = self.serve(model, '--event_loop_threads=1', '--batching=off')
+        auto, auto_port, _, _ = self.serve(model, '--event_loop_threads=1')
         answer = self.load(plain.pid, plain_port, model, 1, 1, seconds=0.2)['answer_bytes']
         floor_port = free_port()
         responder = self.start('responder', [f'{self.build}/bench/bench_floor', 'responder', '--port', str(floor_port),
                                              '--answer', str(answer)])
-        subjects = [('bare responder', responder, floor_port), ('ours', plain, plain_port),
-                    ('ours, batching=auto', auto, auto_port)]
+        subjects = [('bare responder', responder, floor_port), ('ours, batching=off', plain, plain_port),
+                    ('ours', auto, auto_port)]
         if self.peer:
             peer, peer_port, _, _ = self.serve(model, '--grpc_max_threads=512', binary=self.peer)
             subjects.append(('peer', peer, peer_port))
@@ -178,9 +178,10 @@ class Bench:
                 for name, process, port in subjects:
                     reports[name].append(self.load(process.pid, port, model, connections, streams))
             respond = self.row('bare responder', model, load, reports['bare responder'])['cpu_us']
-            self.row('ours', model, load, reports['ours'], respond + runs[1])
+            alone = 'ours, batching=off'
+            self.row(alone, model, load, reports[alone], respond + runs[1])
             rows = BATCH.get((connections, streams), 1)
-            capacity = self.row('ours, batching=auto', model, load, reports['ours, batching=auto'],
+            capacity = self.row('ours', model, load, reports['ours'],
                                 respond + runs[rows] / rows)['per_second']
             for name in reports:
                 if name.startswith('peer'):
@@ -188,12 +189,9 @@ class Bench:
         if model == 'mnist':
             for share in (50, 80):
                 rate = capacity * share // 100
-                for name, process, port in subjects[1:3]:
-                    if name == 'ours':
-                        continue
-                    reports = [self.load(process.pid, port, model, 8, 64, '--rate', str(rate))
-                               for _ in range(self.repeats)]
-                    self.row(name, model, f'open {share}%', reports, note=f'at {rate} a second')
+                reports = [self.load(auto.pid, auto_port, model, 8, 64, '--rate', str(rate))
+                           for _ in range(self.repeats)]
+                self.row('ours', model, f'open {share}%', reports, note=f'at {rate} a second')
         self.stop_all()
 
     def extra(self, what, **figures):
@@ -202,7 +200,7 @@ class Bench:
 
     def rest(self):
         """Row form over HTTP/1.1, against gRPC at the same number of requests at once."""
-        server, port, rest, _ = self.serve('mnist', '--event_loop_threads=1', '--rest_api_num_threads=1')
+        server, port, rest, _ = self.serve('mnist', '--event_loop_threads=1', '--rest_api_num_threads=1', '--batching=off')
         body = f'{self.out}/rest.json'
         with open(body, 'w') as f:
             json.dump({'instances': [[round((i % 7) / 7, 6) for i in range(784)]]}, f)
@@ -220,7 +218,7 @@ class Bench:
         """Three times as many requests a second as the server can answer: of the CNN, and of a model whose runs
         take so long that each call has a deadline."""
         for model, load, timeout in (('cnn', (8, 16), 0), ('transformer', (2, 2), 500)):
-            server, port, _, _ = self.serve(model, '--event_loop_threads=1', '--batching=auto',
+            server, port, _, _ = self.serve(model, '--event_loop_threads=1',
                                             '--tensorflow_intra_op_parallelism=1')
             out = f'{self.out}/overload.json'
 
@@ -248,7 +246,8 @@ class Bench:
     def two_loops(self):
         rates = {}
         for loops in (1, 2):
-            server, port, _, _ = self.serve('cnn', f'--event_loop_threads={loops}', '--tensorflow_intra_op_parallelism=1')
+            server, port, _, _ = self.serve('cnn', f'--event_loop_threads={loops}', '--tensorflow_intra_op_parallelism=1',
+                                            '--batching=off')
             rates[loops] = statistics.median(self.load(server.pid, port, 'cnn', 8, 4)['per_second'] for _ in range(self.repeats))
             self.stop_all()
         self.extra('two loops against one, cnn', one=round(rates[1]), two=round(rates[2]), ratio=round(rates[2] / rates[1], 2))

@@ -44,6 +44,7 @@ class Signature {
   // Runs that succeeded, and their rows, padding included: rows ÷ runs is the mean batch size.
   std::uint64_t runs() const { return runs_.load(std::memory_order_relaxed); }
   std::uint64_t run_rows() const { return run_rows_.load(std::memory_order_relaxed); }
+  std::uint64_t rows_proven_apart() const { return def_.why_rows_may_depend.empty() ? 1 : 0; }
   // PredictResponse.model_spec as it is on the wire, with its tag: the same for all answers.
   const std::string& answer_spec() const { return answer_spec_; }
 

@@ -126,17 +126,21 @@ absl::StatusOr<LoaderOptions> LoaderOptionsOf(const Flags& flags,
     options.warmup = platform->warmup;
     options.warmup_iterations = platform->warmup_iterations;
     options.batching = platform->batching;
-    return options;
-  }
-  if (!flags.enable_batching && !flags.batching_parameters_file.empty()) {
+    if (options.batching.has_value()) return options;
+  } else if (!flags.enable_batching && !flags.batching_parameters_file.empty()) {
     return absl::InvalidArgumentError(
         "--batching_parameters_file is set without setting --enable_batching to true.");
   }
-  if (!flags.enable_batching && flags.enable_per_model_batching_parameters) {
+  if (!platform.has_value() && !flags.enable_batching &&
+      flags.enable_per_model_batching_parameters) {
     return absl::InvalidArgumentError(
         "--enable_per_model_batching_parameters is set without setting --enable_batching to true.");
   }
-  if (flags.enable_batching) {
+  if (!platform.has_value() && flags.enable_batching) {
+    if (flags.batching != "off") {
+      return absl::InvalidArgumentError(StrCat("--enable_batching and --batching=", flags.batching,
+                                               " are two ways to batch: give one of them"));
+    }
     BatchingOptions batching;
     if (!flags.batching_parameters_file.empty()) {
       TAKT_ASSIGN_OR_RETURN(const std::string text, ReadConfig(flags.batching_parameters_file));
@@ -144,14 +148,15 @@ absl::StatusOr<LoaderOptions> LoaderOptionsOf(const Flags& flags,
     }
     options.batching = batching;
     options.per_model_batching = flags.enable_per_model_batching_parameters;
-  } else if (flags.batching == "auto") {
+  } else if (flags.batching == "auto" || flags.batching == "always") {
     BatchingOptions batching;
     batching.automatic = true;
+    batching.needs_proof = flags.batching == "auto";
     batching.latency_target = std::chrono::microseconds(flags.batching_latency_target_micros);
     options.batching = batching;
   } else if (flags.batching != "off") {
-    return absl::InvalidArgumentError(
-        StrCat("--batching: expected \"off\" or \"auto\", got \"", flags.batching, "\""));
+    return absl::InvalidArgumentError(StrCat(
+        "--batching: expected \"auto\", \"always\" or \"off\", got \"", flags.batching, "\""));
   }
   return options;
 }
@@ -460,11 +465,16 @@ class Server final : public ModelServer {
                          }
                          return out;
                        }});
-    AddRunCounter("takt_serving_runs_total",
-                  "Runs of each signature that is loaded, warm-up included.", &Signature::runs);
-    AddRunCounter("takt_serving_run_rows_total",
-                  "Rows of these runs, padding included: by the runs, the mean batch size.",
-                  &Signature::run_rows);
+    AddSignatureFigure("takt_serving_runs_total",
+                       "Runs of each signature that is loaded, warm-up included.", "counter",
+                       &Signature::runs);
+    AddSignatureFigure("takt_serving_run_rows_total",
+                       "Rows of these runs, padding included: by the runs, the mean batch size.",
+                       "counter", &Signature::run_rows);
+    AddSignatureFigure(
+        "takt_serving_rows_proven_apart",
+        "1 where the graph shows that rows of the signature do not depend on each other.", "gauge",
+        &Signature::rows_proven_apart);
     metrics_.AddGauge(
         {"takt_serving_ready", "gauge", "1 when every model can answer.", [this] {
            return std::vector<std::pair<std::string, double>>{{"", context_->Ready() ? 1.0 : 0.0}};
@@ -484,9 +494,9 @@ class Server final : public ModelServer {
                        }});
   }
 
-  void AddRunCounter(const char* name, const char* help,
-                     std::uint64_t (Signature::*count)() const) {
-    metrics_.AddGauge({name, "counter", help, [this, count] {
+  void AddSignatureFigure(const char* name, const char* help, const char* type,
+                          std::uint64_t (Signature::*count)() const) {
+    metrics_.AddGauge({name, type, help, [this, count] {
                          std::vector<std::pair<std::string, double>> out;
                          for (const auto& [model, entry] : directory_.Get()->models) {
                            for (const auto& [version, servable] : entry.versions) {

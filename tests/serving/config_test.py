@@ -1,5 +1,5 @@
 """Configuration: the model config file and its polling, policies, labels, reload, batching files."""
-import json, os, shutil, sys, tempfile
+import json, os, re, shutil, sys, tempfile
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import harness
 from harness import Server, wait_for
@@ -162,7 +162,8 @@ def test_bad_files_stop_the_start_with_a_reason():
              'prometheus_config'),
             ((*model, '--ssl_config_file=' + file('server_key: "x"')), 'server_cert'),
             ((*model, '--ssl_config_file=' + file('server_key: "x" server_cert: "y"')), 'server_cert is not a PEM'),
-            ((*model, '--batching=some'), '--batching'),
+            ((*model, '--batching=some'), 'expected "auto", "always" or "off", got "some"'),
+            ((*model, '--enable_batching', '--batching=auto'), 'two ways to batch'),
             ((*model, '--mixed_precision=int4'), '--mixed_precision')):
         log = failed_start(*flags)
         assert 'Failed to start server. Error: ' in log and want in log, (flags, log[-600:])
@@ -229,7 +230,7 @@ def test_batching_serves_the_same_answers():
                 'max_enqueued_batches { value: 100 } num_batch_threads { value: 2 } '
                 'thread_pool_name { value: "own" } allowed_batch_sizes: 4 allowed_batch_sizes: 16 '
                 'enable_large_batch_splitting { value: true } pad_variable_length_inputs: true')
-    for flags in (('--enable_batching',), ('--batching=auto',),
+    for flags in (('--enable_batching',), (), ('--batching=off',),
                   ('--enable_batching', f'--batching_parameters_file={parameters}'),
                   ('--enable_batching', '--enable_per_model_batching_parameters')):
         with Server(ARGS.build, '--model_name=own', f'--model_base_path={own}', *flags) as server:
@@ -242,6 +243,58 @@ def test_batching_serves_the_same_answers():
                 assert isinstance(three, str), three
             else:
                 assert three == [2.5, 3.0, 3.5], (flags, three)
+
+
+def test_requests_share_runs_by_default_where_rows_are_proven_apart():
+    """Without a flag, requests that come together run together; those of a model that takes the mean of all
+    rows do not, which the log and the metrics say; --batching=always runs them together all the same,
+    --batching=off and --enable_batching=false nothing."""
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+    monitoring = os.path.join(WORK, 'monitoring')
+    with open(monitoring, 'w') as f:
+        f.write('prometheus_config { enable: true }')
+
+    def figure(server, name):
+        text = server.ask('/monitoring/prometheus/metrics')[1]
+        return float(re.search(rf'^takt_serving_{name}{{.*signature="serving_default".*}} (\S+)$', text, re.M)[1])
+
+    def burst(stub, model):
+        """Answers to 100 calls at once, of 1.0, 2.0, 3.0, ..."""
+        calls = []
+        for i in range(100):
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = model
+            x = request.inputs['x']
+            x.dtype = 1
+            x.tensor_shape.dim.add(size=1)
+            x.float_val.append(i + 1)
+            calls.append(stub.Predict.future(request, timeout=30))
+        return [call.result().outputs['y'].float_val[0] for call in calls]
+
+    for model, flags, proven, shares in (
+            ('half', (), 1, True), ('mixes', (), 0, False), ('mixes', ('--batching=always',), 0, True),
+            ('half', ('--batching=off',), 1, False), ('half', ('--enable_batching=false',), 1, False)):
+        with Server(ARGS.build, f'--model_name={model}', f'--model_base_path={MODELS}/{model}',
+                    f'--monitoring_config_file={monitoring}', '--event_loop_threads=1', *flags) as server:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(server.channel())
+            right = [i / 2 + 3 for i in range(1, 101)] if model == 'half' else [0.0] * 100
+            assert figure(server, 'rows_proven_apart') == proven, (model, flags)
+            logged = [line for line in server.lines if 'not proven' in line]
+            mode = 'run together' if 'always' in str(flags) else 'run one by one'
+            assert all(f'"serving_default": requests {mode}, and it is not proven' in line and
+                       'Mean "Mean": over dimension 0, where the rows are' in line for line in logged), logged
+            assert len(logged) == (model == 'mixes'), logged
+
+            def shared():
+                answers = burst(stub, model)
+                assert answers == right or (model, shares) == ('mixes', True), (model, flags, answers)
+                return figure(server, 'run_rows_total') > figure(server, 'runs_total')
+            if shares:
+                harness.wait_for('a run of several requests', shared)
+            else:
+                assert not any(shared() for _ in range(5)), (model, flags)
+            if (model, shares) == ('mixes', True):
+                harness.wait_for('an answer that depends on others', lambda: burst(stub, model) != right)
 
 
 try:

@@ -370,7 +370,8 @@ class AutomaticQueue final : public BatchQueue {
  public:
   AutomaticQueue(const BatchingOptions& options, const Signature& signature, WorkerPool* workers)
       : options_(options), signature_(signature), workers_(workers) {
-    if (!signature.def().why_rows_may_depend.empty() || !IsByRows(signature)) by_rows_ = false;
+    const bool proven = signature.def().why_rows_may_depend.empty();
+    if ((options.needs_proof && !proven) || !IsByRows(signature)) by_rows_ = false;
   }
   ~AutomaticQueue() override {
     for (auto& slot : lanes_) delete slot.load();

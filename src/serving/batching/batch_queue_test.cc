@@ -214,6 +214,17 @@ TEST_F(BatchingTest, AutomaticDependentRowsAreRunWithTheirOwnRequestsOnly) {
   EXPECT_EQ(runs().size(), 3U);
 }
 
+TEST_F(BatchingTest, AutomaticDependentRowsShareARunWhereNoProofIsWanted) {
+  why_rows_may_depend_ = "Mean";
+  BatchingOptions options = Automatic();
+  options.needs_proof = false;
+  Make(options);
+  TAKT_WARM_UP();
+  Send({{{Floats({1, 2}, 1)}, "", {}}, {{Floats({3, 2}, 2)}, "", {}}});
+  EXPECT_EQ(Answers(), (std::vector<std::string>{"[1,2] 2", "[3,2] 4"}));
+  EXPECT_EQ(runs(), (std::vector<std::int64_t>{4}));
+}
+
 TEST_F(BatchingTest, AutomaticALoneRequestIsNeitherPaddedNorKept) {
   Make(Automatic());
   TAKT_WARM_UP();

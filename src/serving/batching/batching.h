@@ -20,8 +20,11 @@ namespace takt::serving {
 struct BatchingOptions {
   // Automatic: what arrives together runs together, nothing waits for more; batches grow with the
   // queue as far as a run stays within `latency_target`. All other fields are then ignored, but for
-  // max_batch_size.
+  // needs_proof and max_batch_size.
   bool automatic = false;
+  // Automatic: requests share a run only where it is proven that rows do not depend on each other
+  // (SignatureDef::why_rows_may_depend).
+  bool needs_proof = true;
   std::chrono::microseconds latency_target{10000};
 
   std::int64_t max_batch_size = 1000;

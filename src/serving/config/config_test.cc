@@ -62,8 +62,24 @@ TEST(Flags, DefaultsAreTheOriginals) {
                            "monitoring_config_file=\"\"",
                            "version=false",
                            "trial_loads=\"new\"",
-                           "batching=\"off\""}) {
+                           "batching=\"auto\""}) {
     EXPECT_THAT(usage, HasSubstr(StrCat("  --", flag, "\n")));
+  }
+}
+
+TEST(Flags, TheOriginalsBatchingFlagStandsInPlaceOfOurs) {
+  const struct {
+    std::vector<std::string> words;
+    std::string_view batching;
+  } cases[] = {{{"--enable_batching"}, "off"},
+               {{"--enable_batching=false"}, "off"},
+               {{"--enable_batching=maybe"}, "auto"},
+               {{"--batching=off"}, "off"},
+               {{"--batching=always"}, "always"},
+               {{"--batching=auto", "--enable_batching=false"}, "auto"},
+               {{"--enable_batching=true", "--batching=auto"}, "auto"}};  // the server refuses it
+  for (const auto& [words, batching] : cases) {
+    EXPECT_EQ(ParseFlags(words).flags.batching, batching) << words[0];
   }
 }
 

@@ -68,7 +68,10 @@ const FlagRow kRows[] = {
     {"remove_unused_fields_from_bundle_metagraph",
      &Flags::remove_unused_fields_from_bundle_metagraph, "drops the graph after loading",
      "the graph is never kept"},
-    {"enable_batching", &Flags::enable_batching, "runs requests of one signature together"},
+    {"enable_batching", &Flags::enable_batching,
+     "batches as TensorFlow Serving does, by its parameters, in place of --batching; given as "
+     "false, "
+     "it turns batching off"},
     {"batching_parameters_file", &Flags::batching_parameters_file,
      "BatchingParameters as text; needs --enable_batching"},
     {"enable_per_model_batching_parameters", &Flags::enable_per_model_batching_parameters,
@@ -106,9 +109,12 @@ const FlagRow kRows[] = {
     {"drain_timeout_ms", &Flags::drain_timeout_ms, "how long SIGTERM waits for requests in flight"},
     {"event_loop_threads", &Flags::event_loop_threads, "gRPC loops; 0 = one for each core"},
     {"batching", &Flags::batching,
-     "off, or auto: no waiting, batches grow with the load up to the latency target"},
+     "auto: requests of one signature run together where the model's graph shows that their rows "
+     "do "
+     "not depend on each other; no waiting, batches grow with the load up to the latency target. "
+     "always: also where the graph does not show it. off: each request runs alone"},
     {"batching_latency_target_micros", &Flags::batching_latency_target_micros,
-     "what a run may take under --batching=auto"},
+     "what a run may take under --batching=auto and always"},
     {"trial_loads", &Flags::trial_loads,
      "off, all, or new: a version that comes while the server runs is loaded in a process of its "
      "own "
@@ -171,6 +177,8 @@ std::string DefaultOf(const Field& field) {
 
 ParsedFlags ParseFlags(std::span<const std::string> words) {
   ParsedFlags parsed;
+  bool has_batching = false;
+  bool has_enable_batching = false;
   for (std::size_t i = 0; i < words.size(); ++i) {
     std::string_view word = words[i];
     if (!word.starts_with("--")) {
@@ -209,11 +217,14 @@ ParsedFlags ParseFlags(std::span<const std::string> words) {
           StrCat("--", name, ": expected ", Expected(row->field), ", got \"", value, "\""));
       continue;
     }
+    has_batching = has_batching || name == "batching";
+    has_enable_batching = has_enable_batching || name == "enable_batching";
     if (row->no_meaning != nullptr) {
       parsed.without_meaning.push_back(
           StrCat("--", name, " has no meaning here: ", row->no_meaning));
     }
   }
+  if (has_enable_batching && !has_batching) parsed.flags.batching = "off";
   return parsed;
 }
 

@@ -72,7 +72,9 @@ struct Flags {
   std::string host = "0.0.0.0";
   std::int64_t drain_timeout_ms = 30000;
   std::int64_t event_loop_threads = 0;  // 0 = one for each core
-  std::string batching = "off";         // off | auto
+  // off | auto | always. ParseFlags makes it "off" where only enable_batching is given, whatever
+  // its value: then that says whether requests are batched, as in the original.
+  std::string batching = "auto";
   std::int64_t batching_latency_target_micros = 10000;
   std::string trial_loads = "new";  // off | new | all
   std::string trial_load_of;

@@ -134,8 +134,12 @@ absl::StatusOr<std::optional<std::size_t>> Proof::NodeOf(const Frame& frame,
   }
   const std::optional<std::size_t> index = frame.nodes.Find(reference.node);
   if (!index.has_value()) return No(StrCat("there is no node \"", reference.node, "\""));
-  if (reference.control ? frame.IsFed(*index) : frame.feeds.contains({*index, reference.index})) {
-    return std::nullopt;
+  if (!reference.control) {
+    if (frame.feeds.contains({*index, reference.index})) return std::nullopt;
+  } else if (frame.IsFed(*index)) {
+    // A placeholder is not run where it is fed; other nodes are, for their effects.
+    const std::optional<NodeView> node = frame.nodes.Read(*index);
+    if (node.has_value() && node->op == "Placeholder") return std::nullopt;
   }
   return index;
 }

@@ -99,6 +99,24 @@ absl::Status WarmUp(const std::shared_ptr<Servable>& servable, const std::string
   return absl::OkStatus();
 }
 
+namespace {
+
+// What automatic batching does with signatures of which nothing is proven. One without inputs (an
+// initialiser) has nothing that could be shared.
+void LogUnproven(const Servable& servable, const BatchingOptions& batching) {
+  for (const auto& signature : servable.signatures()) {
+    const std::string& why = signature->def().why_rows_may_depend;
+    if (why.empty() || signature->inputs().empty()) continue;
+    Log(LogLevel::kInfo,
+        StrCat("model \"", servable.name(), "\" version ", servable.version(), ", signature \"",
+               signature->name(),
+               "\": ", batching.needs_proof ? "requests run one by one" : "requests run together",
+               ", and it is not proven that rows do not depend on each other: ", why));
+  }
+}
+
+}  // namespace
+
 LoadServable MakeLoader(Engine& engine, WorkerPool& workers, Metrics& metrics,
                         LoaderOptions options) {
   return [&engine, &workers, &metrics, options = std::move(options)](
@@ -117,6 +135,7 @@ LoadServable MakeLoader(Engine& engine, WorkerPool& workers, Metrics& metrics,
         if (!own.ok()) return Annotate(own.status(), batching_path);
         servable_options.batching = *std::move(own);
       }
+      const std::optional<BatchingOptions> batching = servable_options.batching;
       LoadOptions load_options;
       load_options.directory = directory;
       load_options.tags = options.tags;
@@ -124,6 +143,7 @@ LoadServable MakeLoader(Engine& engine, WorkerPool& workers, Metrics& metrics,
       TAKT_ASSIGN_OR_RETURN(
           std::shared_ptr<Servable> servable,
           Servable::Create(std::move(session), std::move(servable_options), &workers));
+      if (batching.has_value() && batching->automatic) LogUnproven(*servable, *batching);
       if (options.warmup) {
         servable->RunOnZeros();
         TAKT_RETURN_IF_ERROR(WarmUp(servable, directory, options.warmup_iterations));
