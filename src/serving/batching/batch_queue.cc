@@ -496,6 +496,9 @@ class AutomaticQueue final : public BatchQueue {
   };
 
   absl::Status Admit(const Lane& lane, const BatchEntry& entry) const {
+    if (entry.deadline.has_value() && *entry.deadline <= Clock::now()) {
+      return absl::DeadlineExceededError("the deadline passed before the run");
+    }
     if (queued_.load(std::memory_order_relaxed) >= kMaxQueuedRequests) {
       return absl::UnavailableError(
           StrCat("The batch scheduling queue to which this task was submitted is full; ",
