@@ -40,7 +40,7 @@ def test_each_test_that_the_page_names_is_there():
     for promise, tests in rows():
         for file, test in tests:
             suite, _, name = test.rpartition('.')
-            pattern = rf'^TEST(_F)?\({suite}, {name}\)' if file.endswith('.cc') else rf'^def {test}\('
+            pattern = rf'^TEST(_F|_P)?\({suite}, {name}\)' if file.endswith('.cc') else rf'^def {test}\('
             if not re.search(pattern, texts.get(file, ''), re.M):
                 missing.append(f'{promise}: {file} {test}')
     assert not missing, '\n'.join(missing)
