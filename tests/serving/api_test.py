@@ -414,10 +414,14 @@ def test_request_log_is_what_warm_up_reads():
     with Server(ARGS.build, f'--model_config_file={entry(1)}') as server:
         examples = {'signature_name': 'regress', 'examples': [{'x': 1.0}]}
         assert json.loads(server.ask('/v1/models/half:regress', examples)[1]) == {'results': [3.5]}
+        # A record is written behind its answer: the next one is asked for when it is there.
+        wait_for('the first record', lambda: len(logged()) == 1)
         examples['signature_name'] = 'classify'
         assert server.ask('/v1/models/half:classify', examples)[0] == 200
+        wait_for('the second record', lambda: len(logged()) == 2)
         tensor = {'name': 'x', 'datatype': 'FP32', 'shape': [1], 'data': [9.0]}
         assert server.ask('/v2/models/half/infer', {'inputs': [tensor]})[0] == 200
+        wait_for('the third record', lambda: len(logged()) == 3)
         # model_name; inputs: name, datatype, shape, contents: fp32_contents
         infer = field(1, 'half') + message(5, field(1, 'x') + field(2, 'FP32') + message(3, b'\x01')
                                            + message(5, message(6, struct.pack('<f', 10.0))))
