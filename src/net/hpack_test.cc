@@ -126,6 +126,7 @@ TEST(HpackDecoder, ReadsWhateverNghttp2Writes) {
         fields.emplace_back(std::move(name), std::move(value));
       }
       std::vector<nghttp2_nv> nvs;
+      nvs.reserve(fields.size());
       for (auto& [name, value] : fields) {
         nvs.push_back({reinterpret_cast<std::uint8_t*>(name.data()),
                        reinterpret_cast<std::uint8_t*>(value.data()), name.size(), value.size(),

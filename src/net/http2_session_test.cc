@@ -496,7 +496,7 @@ TEST(Http2Session, StreamsTakeTurns) {
   talk.Hello();
   talk.Say(Frame(kSettings, 0, 0, Setting(4, 0x7fffffff) + Setting(5, 65536)) +
            Frame(kWindow, 0, 0, U32(0x7fff0000)));
-  talk.owner.answer = std::string(3 * 65536, 'a');
+  talk.owner.answer = std::string(std::size_t{3} * 65536, 'a');
   talk.session.Receive(Post(1) + Post(3) + Post(5), talk.now);
   std::string said = talk.Hear();
   std::string order;
