@@ -19,8 +19,7 @@ setup: ## install system packages and TensorFlow
 	@scripts/setup.sh
 
 build: setup ## build everything
-	@[ -f $(BUILD)/build.ninja ] || cmake --preset $(PRESET) >/dev/null || { cmake --preset $(PRESET); exit 1; }
-	@ninja -C $(BUILD) --quiet || ninja -C $(BUILD)
+	@scripts/build.sh $(PRESET) all
 
 demo: build ## train, serve, test and improve the MNIST model, and leave it running
 	@$(TAKT_VENV)/bin/python scripts/demo.py
@@ -35,13 +34,18 @@ lint: build ## clang-tidy over every source file
 	@scripts/lint.sh $(BUILD)
 
 sanitize: setup ## the unit tests under ASan+UBSan and under TSan
-	@scripts/sanitize.sh asan tsan
+	@scripts/build.sh asan unit_tests
+	@scripts/build.sh tsan unit_tests
+	@ctest --test-dir build/asan --output-on-failure --no-tests=error -j2
+	@ctest --test-dir build/tsan --output-on-failure --no-tests=error -j2
 
 bench: build ## measure: every figure in the README and docs comes from here
 	@bench/run.sh $(BUILD)
 
-fuzz: setup ## fuzz the parsers (FUZZ_SECONDS=60 each)
-	@scripts/fuzz.sh $${FUZZ_SECONDS:-60}
+fuzz: setup ## fuzz the parsers, each time anew (FUZZ_SECONDS=600 each, FUZZ=NAME for one)
+	@scripts/build.sh fuzz fuzzers
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} FUZZ_SEED=0 ctest --test-dir build/fuzz \
+	  -R "$(or $(FUZZ),.)" --output-on-failure --no-tests=error -j2
 
 install: build ## install into PREFIX (default /usr/local)
 	@DESTDIR=$(DESTDIR) cmake --install $(BUILD) --prefix $(PREFIX) >/dev/null

@@ -35,7 +35,8 @@ function(takt_room NAME)
 endfunction()
 
 # takt_test(NAME SOURCES a_test.cc ... LIBS takt_x ... [ENV K=V ...])
-# One GoogleTest binary, registered with ctest under its own name.
+# One GoogleTest binary, registered with ctest under its own name; of a sanitizer's build as
+# NAME.asan or NAME.tsan.
 function(takt_test NAME)
   cmake_parse_arguments(T "" "" "SOURCES;LIBS;ENV" ${ARGN})
   add_executable(${NAME} ${T_SOURCES})
@@ -43,8 +44,14 @@ function(takt_test NAME)
   target_link_libraries(${NAME} PRIVATE ${T_LIBS} GTest::gmock GTest::gtest GTest::gtest_main)
   target_compile_definitions(${NAME} PRIVATE TAKT_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                                              TAKT_BINARY_DIR="${CMAKE_BINARY_DIR}")
-  add_test(NAME ${NAME} COMMAND ${NAME})
   set_property(GLOBAL APPEND PROPERTY TAKT_UNIT_TESTS ${NAME})
-  set_tests_properties(${NAME} PROPERTIES TIMEOUT 300 LABELS unit
-                                                ENVIRONMENT "${T_ENV}")
+  if(TAKT_FUZZ)  # whose tests are the fuzzers
+    return()
+  endif()
+  if(TAKT_SANITIZE STREQUAL "thread")
+    list(APPEND T_ENV "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/tsan.supp")
+  endif()
+  add_test(NAME ${NAME}${TAKT_TEST_SUFFIX} COMMAND ${NAME})
+  set_tests_properties(${NAME}${TAKT_TEST_SUFFIX} PROPERTIES TIMEOUT 300 LABELS unit
+                       ENVIRONMENT "${T_ENV}")
 endfunction()
