@@ -284,6 +284,13 @@ void PutTimes(const std::vector<std::int64_t>& times, std::string& out) {
   }
 }
 
+// Whether the differences of times fit into 64 bits: those of damaged bytes may not.
+bool AreTimes(const std::vector<std::int64_t>& numbers) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 61;
+  return std::all_of(numbers.begin(), numbers.end(),
+                     [](std::int64_t t) { return t > -kMost && t < kMost; });
+}
+
 bool GetTimes(Reader& in, std::vector<std::int64_t>& times) {
   const std::uint64_t n = in.Varint();
   if (!in.ok || n > kMaxChunkSamples) return false;
@@ -294,7 +301,7 @@ bool GetTimes(Reader& in, std::vector<std::int64_t>& times) {
     last += delta;
     t = static_cast<std::int64_t>(last);
   }
-  return in.ok;
+  return in.ok && AreTimes(times);
 }
 
 std::string Pack(char kind, const std::string& columns) {
@@ -392,7 +399,9 @@ absl::Status DecodeSamples(std::string_view bytes, std::vector<Sample>& out) {
   }
   TAKT_RETURN_IF_ERROR(Unpack(kPackedSamples, bytes, storage, in));
   const std::uint64_t n = in.Varint();
-  if (!in.ok || n > kMaxChunkSamples || !GetColumn(in, n, times)) return Damaged();
+  if (!in.ok || n > kMaxChunkSamples || !GetColumn(in, n, times) || !AreTimes(times)) {
+    return Damaged();
+  }
   const std::uint8_t exponent = in.Byte();
   if (!in.ok || exponent > kMaxExponent || !GetColumn(in, n, numbers)) return Damaged();
   const double power = kPowers[exponent];
@@ -471,6 +480,7 @@ std::string EncodeWindows(const std::vector<Window>& windows) {
 }
 
 absl::Status DecodeWindows(std::string_view bytes, std::vector<Window>& out) {
+  constexpr std::int64_t kMostCount = std::int64_t{1} << 32;
   thread_local std::string storage;
   Reader in;
   if (bytes.empty() || (bytes[0] & 0x7f) != kPackedWindows) {
@@ -482,6 +492,7 @@ absl::Status DecodeWindows(std::string_view bytes, std::vector<Window>& out) {
       if (!GetValues(in, times.size(), column)) return Damaged();
     }
     for (std::size_t i = 0; i < times.size(); ++i) {
+      if (!(columns[4][i] >= 1 && columns[4][i] <= kMostCount)) return Damaged();
       out.push_back({times[i], columns[0][i], columns[1][i], columns[2][i], columns[3][i],
                      static_cast<std::int64_t>(columns[4][i])});
     }
@@ -490,7 +501,9 @@ absl::Status DecodeWindows(std::string_view bytes, std::vector<Window>& out) {
   TAKT_RETURN_IF_ERROR(Unpack(kPackedWindows, bytes, storage, in));
   thread_local std::vector<std::int64_t> times, last, min, max, sum, count;
   const std::uint64_t n = in.Varint();
-  if (!in.ok || n > kMaxChunkSamples || !GetColumn(in, n, times)) return Damaged();
+  if (!in.ok || n > kMaxChunkSamples || !GetColumn(in, n, times) || !AreTimes(times)) {
+    return Damaged();
+  }
   const std::uint8_t head = in.Byte();
   const std::uint8_t exponent = head & 0x7f;
   const bool after_last = (head & kDifferences) != 0;
@@ -504,7 +517,6 @@ absl::Status DecodeWindows(std::string_view bytes, std::vector<Window>& out) {
   const auto number = [power](std::uint64_t v) {
     return static_cast<double>(static_cast<std::int64_t>(v)) / power;
   };
-  constexpr std::int64_t kMostCount = std::int64_t{1} << 32;
   for (std::size_t i = 0; i < n; ++i) {
     if (count[i] < 1 || count[i] > kMostCount) return Damaged();
     const auto newest = static_cast<std::uint64_t>(last[i]);
