@@ -2,8 +2,9 @@
 
 The floor of a load is what the bare nghttp2 responder takes for the same request and answer sizes at the
 same load, plus what TF_SessionRun takes for one request (for a batch of n: a run of n, divided by n).
-PEER=/path/to/tensorflow_model_server in the environment adds that server, with its defaults and with batching.
-usage: bench.py --build DIR [--json FILE] [--quick] [--seconds S] [--repeats N] [--only mnist,cnn,...]"""
+PEER=/path/to/tensorflow_model_server in the environment adds that server, with its defaults and with batching;
+--before BINARY adds an earlier takt-serving, by whose side a change is measured.
+usage: bench.py --build DIR [--json FILE] [--quick] [--seconds S] [--repeats N] [--only mnist,cnn,...] [--before BINARY]"""
 import argparse
 import ctypes
 import json
@@ -69,6 +70,7 @@ class Bench:
         self.seconds = 1 if args.quick else args.seconds
         self.repeats = 1 if args.quick else args.repeats
         self.peer = os.environ.get('PEER')
+        self.before = args.before
         self.results = []
         self.extras = []
         self.running = []
@@ -156,6 +158,11 @@ class Bench:
                                              '--answer', str(answer)])
         subjects = [('bare responder', responder, floor_port), ('ours, batching=off', plain, plain_port),
                     ('ours', auto, auto_port)]
+        if self.before:
+            for name, batching in (('before, batching=off', 'off'), ('before', 'auto')):
+                before, before_port, _, _ = self.serve(model, '--event_loop_threads=1', f'--batching={batching}',
+                                                       binary=self.before)
+                subjects.append((name, before, before_port))
         if self.peer:
             peer, peer_port, _, _ = self.serve(model, '--grpc_max_threads=512', binary=self.peer)
             subjects.append(('peer', peer, peer_port))
@@ -184,7 +191,7 @@ class Bench:
             capacity = self.row('ours', model, load, reports['ours'],
                                 respond + runs[rows] / rows)['per_second']
             for name in reports:
-                if name.startswith('peer'):
+                if name.startswith(('peer', 'before')):
                     self.row(name, model, load, reports[name], respond + runs[1])
         if model == 'mnist':
             for share in (50, 80):
@@ -214,34 +221,39 @@ class Bench:
                        ratio=round(statistics.median(rest_cpu) / statistics.median(grpc), 2))
         self.stop_all()
 
-    def overload(self):
-        """Three times as many requests a second as the server can answer: of the CNN, and of a model whose runs
-        take so long that each call has a deadline."""
-        for model, load, timeout in (('cnn', (8, 16), 0), ('transformer', (2, 2), 500)):
-            server, port, _, _ = self.serve(model, '--event_loop_threads=1',
-                                            '--tensorflow_intra_op_parallelism=1')
-            out = f'{self.out}/overload.json'
+    def overload(self, model, load, timeout):
+        """Three times as many requests a second as the server can answer, with batching and without."""
+        for batching in ('off', 'auto'):
+            self.overload_of(model, load, timeout, batching, '', None)
+            if self.before:
+                self.overload_of(model, load, timeout, batching, 'before, ', self.before)
 
-            def ask(*flags):
-                subprocess.run([f'{self.build}/bin/takt-load', '--target', f'127.0.0.1:{port}', '--request',
-                                f'{self.models_dir}/{model}/request.bin', '-d', str(self.seconds), '--timeout-ms',
-                                str(timeout), '--json', out, *flags], capture_output=True)
-                with open(out) as f:
-                    return json.load(f)
-            capacity = statistics.median(ask('-c', str(load[0]), '-s', str(load[1]))['answered_per_second']
-                                         for _ in range(self.repeats))
-            reports = [ask('-c', '16', '-s', '1000', '--rate', str(int(3 * capacity))) for _ in range(self.repeats)]
+    def overload_of(self, model, load, timeout, batching, name, binary):
+        server, port, _, _ = self.serve(model, '--event_loop_threads=1', f'--batching={batching}',
+                                        '--tensorflow_intra_op_parallelism=1', binary=binary)
+        out = f'{self.out}/overload.json'
 
-            def middle(get):
-                return statistics.median(get(r) for r in reports)
-            self.extra(f'3 x capacity, {model}', capacity=round(capacity),
-                       goodput=round(middle(lambda r: r['answered_per_second']) / capacity, 2),
-                       refused_per_second=round(middle(lambda r: sum(r['errors'].values()) / r['seconds'])),
-                       refusal_p50_ms=round(middle(lambda r: r['error_latency_us']['p50']) / 1000, 1),
-                       refusal_p99_ms=round(middle(lambda r: r['error_latency_us']['p99']) / 1000, 1),
-                       answer_p99_ms=round(middle(lambda r: r['latency_us']['p99']) / 1000, 1),
-                       codes='/'.join(sorted({code for r in reports for code in r['errors']})))
-            self.stop_all()
+        def ask(*flags):
+            subprocess.run([f'{self.build}/bin/takt-load', '--target', f'127.0.0.1:{port}', '--request',
+                            f'{self.models_dir}/{model}/request.bin', '-d', str(self.seconds), '--timeout-ms',
+                            str(timeout), '--json', out, *flags], capture_output=True)
+            with open(out) as f:
+                return json.load(f)
+        capacity = statistics.median(ask('-c', str(load[0]), '-s', str(load[1]))['answered_per_second']
+                                     for _ in range(self.repeats))
+        reports = [ask('-c', '16', '-s', '1000', '--rate', str(int(3 * capacity))) for _ in range(self.repeats)]
+
+        def middle(get):
+            return statistics.median(get(r) for r in reports)
+        self.extra(f'3 x capacity, {name}{model}, batching={batching}', capacity=round(capacity),
+                   goodput=round(middle(lambda r: r['answered_per_second']) / capacity, 2),
+                   refused_per_second=round(middle(lambda r: sum(r['errors'].values()) / r['seconds'])),
+                   refusal_p50_ms=round(middle(lambda r: r.get('error_latency_us', {}).get('p50', 0)) / 1000, 1),
+                   refusal_p99_ms=round(middle(lambda r: r.get('error_latency_us', {}).get('p99', 0)) / 1000, 1),
+                   answer_p99_ms=round(middle(lambda r: r['latency_us']['p99']) / 1000, 1),
+                   timed_out=sum(r['errors'].get('DEADLINE_EXCEEDED', 0) for r in reports),
+                   codes='/'.join(sorted({code for r in reports for code in r['errors']})))
+        self.stop_all()
 
     def two_loops(self):
         rates = {}
@@ -292,6 +304,7 @@ def main():
     parser.add_argument('--quick', action='store_true')
     parser.add_argument('--seconds', type=float, default=3, help='of each load')
     parser.add_argument('--repeats', type=int, default=5)
+    parser.add_argument('--before', metavar='BINARY', help='an earlier takt-serving, measured beside this one')
     parser.add_argument('--only', default='mnist,cnn,megabyte,transformer,rest,overload,loops,idle,switch')
     args = parser.parse_args()
     os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
@@ -306,8 +319,10 @@ def main():
                 bench.compare(model, loads[:1] + loads[-1:] if args.quick else loads)
         if 'rest' in only:
             bench.rest()
-        if 'overload' in only:
-            bench.overload()
+        # Quick models, and one whose runs take so long that each call has a deadline.
+        for model, load, timeout in (('mnist', (8, 16), 0), ('cnn', (8, 16), 0), ('transformer', (2, 2), 500)):
+            if 'overload' in only or f'overload-{model}' in only:
+                bench.overload(model, load, timeout)
         if 'loops' in only:
             bench.two_loops()
         if 'idle' in only:

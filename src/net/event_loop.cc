@@ -111,6 +111,41 @@ void EventLoop::NotAtTurnEnd(TurnEnd* work) {
   }
 }
 
+void EventLoop::Schedule(Work* work) {
+  if (work->scheduled_) return;
+  work->scheduled_ = true;
+  work_.push_back(work);
+}
+
+bool EventLoop::HasTimeForWork() {
+  if (!work_.empty()) return false;
+  if (work_until_.has_value()) return std::chrono::steady_clock::now() < *work_until_;
+  work_until_ = now_ + kMaxWorkOfATurn;
+  return true;
+}
+
+bool EventLoop::ReadsOn() const {
+  if (!work_left_.has_value()) return false;
+  const auto now = std::chrono::steady_clock::now();
+  return now - now_ > kLongReading && now - *work_left_ < kMaxWorkPause;
+}
+
+void EventLoop::RunWork() {
+  work_left_.reset();
+  if (work_.empty()) return;
+  auto now = std::chrono::steady_clock::now();
+  if (!work_until_.has_value()) work_until_ = now + kMaxWorkOfATurn;
+  do {
+    Work* const work = work_.front();
+    work_.erase(work_.begin());
+    work->scheduled_ = false;
+    if (work->DoWork(std::min(*work_until_, now + kMaxWorkSlice))) Schedule(work);
+    if (work_.empty()) return;
+    now = std::chrono::steady_clock::now();
+  } while (now < *work_until_);
+  work_left_ = now;
+}
+
 void EventLoop::RunPosted() {
   std::vector<Task> tasks;
   {
@@ -132,7 +167,8 @@ void EventLoop::RunTimers() {
 }
 
 void EventLoop::RunTurnEnds() {
-  // A list may grow while it is walked; work that writing brings about is done in the same turn.
+  if (!ReadsOn()) RunWork();
+  // A list may grow while it is walked; what writing brings about is done in the same turn.
   while (!turn_ends_[0].empty() || !turn_ends_[1].empty()) {
     for (auto& list : turn_ends_) {
       for (std::size_t i = 0; i < list.size(); ++i) {
@@ -148,6 +184,7 @@ void EventLoop::RunTurnEnds() {
 }
 
 int EventLoop::WaitMs() const {
+  if (!work_.empty()) return 0;
   if (timers_.empty()) return kMaxWaitMs;
   const auto delay = std::chrono::ceil<std::chrono::milliseconds>(timers_.top().when -
                                                                   std::chrono::steady_clock::now());
@@ -160,6 +197,7 @@ void EventLoop::Run() {
   while (!stop_.load()) {
     const int count = epoll_wait(epoll_fd_, events.data(), kMaxEventsPerTurn, WaitMs());
     now_ = std::chrono::steady_clock::now();
+    work_until_.reset();
     turn_handlers_.clear();
     bool posted = false;
     for (int i = 0; i < count; ++i) {
@@ -183,7 +221,9 @@ void EventLoop::Run() {
     RunTurnEnds();
   }
   RunPosted();
-  RunTurnEnds();
+  do {
+    RunTurnEnds();
+  } while (!work_.empty());
   current_loop = outer;
 }
 

@@ -66,7 +66,6 @@ absl::StatusOr<std::shared_ptr<Servable>> Servable::Create(std::unique_ptr<Sessi
   });
   servable->options_ = std::move(options);
   servable->session_ = std::move(session);
-  servable->workers_ = workers;
   for (const SignatureDef& def : servable->session_->signatures()) {
     auto signature = std::make_unique<Signature>();
     signature->def_ = def;
@@ -88,8 +87,9 @@ absl::StatusOr<std::shared_ptr<Servable>> Servable::Create(std::unique_ptr<Sessi
     signature->answer_spec_ =
         AnswerSpec(servable->options_.name, servable->options_.version, def.name);
     const auto& batching = servable->options_.batching;
-    if (batching.has_value() && signature->plan_ != nullptr) {
-      signature->queue_ = MakeBatchQueue(*batching, *signature, workers);
+    if (signature->plan_ != nullptr) {
+      signature->queue_ =
+          MakeBatchQueue(batching.has_value() ? &*batching : nullptr, *signature, workers);
     }
     servable->signatures_.push_back(std::move(signature));
   }
@@ -121,9 +121,15 @@ absl::StatusOr<std::vector<Tensor>> Servable::RunNow(const Signature& signature,
   return outputs;
 }
 
-absl::StatusOr<BatchQueue::Joined> Servable::Join(const Signature& signature,
-                                                  const BatchSource& source, BatchEntry& entry) {
-  if (signature.queue_ == nullptr) return BatchQueue::Joined::kRunAlone;
+absl::StatusOr<std::vector<Tensor>> Servable::RunPlan(const Session::Plan& plan,
+                                                      std::span<const Tensor> inputs,
+                                                      const RunOptions& options) const {
+  return session_->Run(plan, inputs, options);
+}
+
+absl::Status Servable::Join(const Signature& signature, const BatchSource& source,
+                            BatchEntry& entry) {
+  if (signature.queue_ == nullptr) return signature.plan_status_;
   return signature.queue_->Join(*this, source, entry);
 }
 
@@ -150,57 +156,10 @@ void Servable::RunOnZeros() const {
   }
 }
 
-absl::Status Servable::RunOnWorker(std::function<void()> work) {
-  if (wait_for_workers_.fetch_add(1, std::memory_order_relaxed) >= kMaxQueuedRequests) {
-    wait_for_workers_.fetch_sub(1, std::memory_order_relaxed);
-    return absl::UnavailableError(StrCat("model \"", options_.name, "\": ", kMaxQueuedRequests,
-                                         " requests wait for a thread to run on"));
-  }
-  workers_->Run([self = shared_from_this(), work = std::move(work)] {
-    self->wait_for_workers_.fetch_sub(1, std::memory_order_relaxed);
-    work();
-  });
-  return absl::OkStatus();
-}
-
-bool Servable::BelongsOnWorker(const Signature& signature, std::int64_t rows) const {
-  return workers_ != nullptr && signature.cost_.Estimate(rows) > RunCost::kLong;
-}
-
 void Servable::Run(RunRequest request, RunDone done) {
-  const Signature& signature = *request.signature;
-  if (signature.queue_ != nullptr) {
-    BatchEntry entry;
-    entry.client = &DoneClient::Instance();
-    entry.done = std::move(done);
-    entry.signature = &signature;
-    entry.deadline = request.deadline;
-    entry.queue = request.queue;
-    entry.begin = std::chrono::steady_clock::now();
-    auto joined = Join(signature, TensorSource(request.inputs), entry);
-    if (joined.ok() && *joined == BatchQueue::Joined::kYes) return;
-    done = std::move(entry.done);
-    if (!joined.ok()) return done(joined.status());
-  }
-  const bool scalar = request.inputs.empty() || request.inputs[0].rank() == 0;
-  const std::int64_t rows = scalar ? 1 : std::max<std::int64_t>(request.inputs[0].dims()[0], 1);
-  // A run cannot be stopped; what it gives after the deadline is no answer any more.
-  const auto run = [this, rows](const RunRequest& due) -> absl::StatusOr<std::vector<Tensor>> {
-    auto outputs = RunNow(*due.signature, due.inputs, {due.deadline}, rows);
-    if (outputs.ok() && due.deadline.has_value() &&
-        *due.deadline <= std::chrono::steady_clock::now()) {
-      return absl::DeadlineExceededError("the run took until after the deadline");
-    }
-    return outputs;
-  };
-  if (BelongsOnWorker(signature, rows)) {
-    const auto shared_done = std::make_shared<RunDone>(std::move(done));
-    const absl::Status queued = RunOnWorker(
-        [run, request = std::move(request), shared_done] { (*shared_done)(run(request)); });
-    if (!queued.ok()) (*shared_done)(queued);
-    return;
-  }
-  done(run(request));
+  BatchEntry entry;
+  entry.done = std::move(done);
+  Join(request, entry);
 }
 
 void Servable::RunTogether(const std::vector<const Signature*>& signatures, RunRequest request,
@@ -223,16 +182,23 @@ void Servable::RunTogether(const std::vector<const Signature*>& signatures, RunR
     const std::lock_guard lock(joint_mutex_);
     if (joint_plans_.size() < kMaxJointPlans) joint_plans_.emplace(signatures, plan);
   }
-  const std::int64_t rows = request.inputs[0].rank() == 0 ? 1 : request.inputs[0].dims()[0];
-  const bool elsewhere = std::any_of(signatures.begin(), signatures.end(), [&](auto* signature) {
-    return BelongsOnWorker(*signature, rows);
-  });
-  auto run = [self = shared_from_this(), plan = std::move(plan), request = std::move(request),
-              done = std::move(done)] {
-    done(self->session_->Run(*plan, request.inputs, {request.deadline}));
+  BatchEntry entry;
+  entry.plan = plan.get();
+  entry.done = [plan, done = std::move(done)](absl::StatusOr<std::vector<Tensor>> outputs) {
+    done(std::move(outputs));
   };
-  if (elsewhere) return workers_->Run(std::move(run));
-  run();
+  Join(request, entry);
+}
+
+void Servable::Join(const RunRequest& request, BatchEntry& entry) {
+  entry.client = &DoneClient::Instance();
+  entry.servable = this;
+  entry.signature = request.signature;
+  entry.deadline = request.deadline;
+  entry.queue = request.queue;
+  entry.begin = std::chrono::steady_clock::now();
+  const absl::Status joined = Join(*request.signature, TensorSource(request.inputs), entry);
+  if (!joined.ok()) entry.done(joined);
 }
 
 absl::StatusOr<std::shared_ptr<Servable>> ServableSnapshot::Find(

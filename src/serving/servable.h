@@ -54,7 +54,7 @@ class Signature {
   bool has_defaults_ = false;
   std::unique_ptr<Session::Plan> plan_;  // all inputs, all outputs
   absl::Status plan_status_;             // why there is no plan
-  std::unique_ptr<BatchQueue> queue_;    // null = unbatched
+  std::unique_ptr<BatchQueue> queue_;    // null where there is no plan
   mutable RunCost cost_;
   mutable std::atomic<std::uint64_t> runs_{0}, run_rows_{0};
   std::string answer_spec_;
@@ -68,7 +68,7 @@ struct RunRequest {
   const Signature* signature = nullptr;
   std::vector<Tensor> inputs;  // one each, in the order of signature->inputs()
   std::optional<std::chrono::steady_clock::time_point> deadline;
-  // Where the time that it waited in a batching queue is put before the answer comes; may be null.
+  // Where the time that it waited for its run is put before the answer comes; may be null.
   std::shared_ptr<std::chrono::nanoseconds> queue;
 };
 // All outputs in the order of signature->outputs(). Called once, on any thread, perhaps before Run
@@ -82,8 +82,8 @@ class Servable : public std::enable_shared_from_this<Servable> {
     std::int64_t version = 0;
     std::optional<BatchingOptions> batching;  // nothing = unbatched
   };
-  // `workers` runs what would hold up an event loop; may be null (everything inline). It must
-  // outlive the servable.
+  // `workers` runs what would hold up an event loop; may be null (everything on its loop) without
+  // TensorFlow Serving's batching parameters. It must outlive the servable.
   static absl::StatusOr<std::shared_ptr<Servable>> Create(std::unique_ptr<Session> session,
                                                           Options options, WorkerPool* workers);
   ~Servable();
@@ -95,11 +95,11 @@ class Servable : public std::enable_shared_from_this<Servable> {
   const Signature* FindSignature(std::string_view name) const;
   const std::vector<std::unique_ptr<Signature>>& signatures() const { return signatures_; }
 
-  // Through the batching queue where there is one, else on the calling thread, or, where that would
-  // take long, on a worker. DEADLINE_EXCEEDED where the deadline has passed at the run's end.
+  // Through the signature's queue. DEADLINE_EXCEEDED where the deadline has passed at the run's end.
   void Run(RunRequest request, RunDone done);
   // One run for several signatures that feed the same tensors (those of the first, which
-  // request.signature names): each one's outputs, one signature after the other. Unbatched.
+  // request.signature names): each one's outputs, one signature after the other. Through the
+  // queue of the first; shares no run with other requests.
   void RunTogether(const std::vector<const Signature*>& signatures, RunRequest request,
                    RunDone done);
   // Past every queue, on the calling thread: what warm-up and queues use.
@@ -107,24 +107,23 @@ class Servable : public std::enable_shared_from_this<Servable> {
                                              std::span<const Tensor> inputs,
                                              const RunOptions& options,
                                              std::int64_t rows = 1) const;
-  // Whether a run of so many rows would hold up an event loop, and there are workers to take it.
-  bool BelongsOnWorker(const Signature& signature, std::int64_t rows) const;
-  // UNAVAILABLE, and `work` is dropped, where kMaxQueuedRequests wait for workers already.
-  absl::Status RunOnWorker(std::function<void()> work);
+  // The same with a plan of RunTogether's. Not counted as runs of a signature.
+  absl::StatusOr<std::vector<Tensor>> RunPlan(const Session::Plan& plan,
+                                              std::span<const Tensor> inputs,
+                                              const RunOptions& options) const;
   // Runs every signature on zeros, so that what TensorFlow builds at a first run (the executor,
   // kernels for shapes) is there before a request comes. What a model says to zeros does not
   // matter.
   void RunOnZeros() const;
-  // Lets the request of `source` wait for a run that it shares; see BatchQueue::Join. kRunAlone
-  // where the servable does not batch.
-  absl::StatusOr<BatchQueue::Joined> Join(const Signature& signature, const BatchSource& source,
-                                          BatchEntry& entry);
+  // Lets the request of `source` wait for its run; see BatchQueue::Join. What the engine said where
+  // the signature cannot be run.
+  absl::Status Join(const Signature& signature, const BatchSource& source, BatchEntry& entry);
 
  private:
   Servable() = default;
+  // With `done` (and `plan`) of the entry set.
+  void Join(const RunRequest& request, BatchEntry& entry);
   Options options_;
-  WorkerPool* workers_ = nullptr;
-  std::atomic<std::int64_t> wait_for_workers_{0};
   std::unique_ptr<Session> session_;
   std::vector<std::unique_ptr<Signature>> signatures_;
   std::mutex joint_mutex_;

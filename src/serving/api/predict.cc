@@ -182,17 +182,13 @@ class LoopState final : public net::EventLoop::TurnEnd {
     return *snapshot_;
   }
   std::uint64_t generation() const { return generation_; }
-  void OnTurnEnd() override {
-    snapshot_.reset();
-    alone = 0;
-  }
+  void OnTurnEnd() override { snapshot_.reset(); }
 
   Route route;
   std::vector<Entry> entries;
   std::vector<std::string_view> filter;
   std::vector<WireTensor> wire;
   std::deque<std::string> joined;
-  std::int64_t alone = 0;  // requests of this turn that were run past the queue
 
  private:
   net::EventLoop* const loop_;
@@ -204,16 +200,28 @@ class LoopState final : public net::EventLoop::TurnEnd {
 // A request's inputs where they lie on the wire.
 class WireSource final : public BatchSource {
  public:
-  explicit WireSource(const std::vector<WireTensor>& wire) : wire_(wire) {}
+  WireSource(const std::vector<WireTensor>& wire, net::GrpcCall& call) : wire_(wire), call_(call) {}
   DataType dtype(std::size_t input) const override { return wire_[input].dtype; }
   std::span<const std::int64_t> dims(std::size_t input) const override { return wire_[input].dims; }
   void Fill(std::size_t input, void* out) const override { FillFromWire(wire_[input], out); }
   void FillStrings(std::size_t input, std::string* out) const override {
     FillStringsFromWire(wire_[input], out);
   }
+  absl::StatusOr<Tensor> Keep(std::size_t input) const override {
+    const WireTensor& wire = wire_[input];
+    const std::string_view body = call_.body();
+    // A default value lies elsewhere.
+    const bool is_given =
+        wire.proto.data() >= body.data() && wire.proto.data() < body.data() + body.size();
+    return TensorFromWire(wire, KeepsInPlace() && is_given ? call_.ShareBody().first : nullptr);
+  }
+  bool KeepsInPlace() const override {
+    return call_.request_bytes() >= net::kSharedBodyBytes && call_.body_is_shared();
+  }
 
  private:
   const std::vector<WireTensor>& wire_;
+  net::GrpcCall& call_;
 };
 
 class PredictService final : public BatchClient {
@@ -240,7 +248,7 @@ class PredictService final : public BatchClient {
     End(entry, status, entry.servable == nullptr ? ModelAskedFor(entry.call->body()) : "");
   }
 
-  void OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) override;
+  void OnOutputs(BatchEntry& entry, std::vector<Tensor>& outputs) override;
   void OnError(BatchEntry& entry, const absl::Status& status) override;
 
  private:
@@ -254,15 +262,6 @@ class PredictService final : public BatchClient {
   // OK when the answer is on its way; else what to answer.
   absl::Status Begin(LoopState& state, net::GrpcCallPtr& call, Clock::time_point begin);
   absl::Status FindRoute(LoopState& state, std::string_view spec_bytes, bool has_spec);
-  // Past the queue, with the inputs of `state.wire`.
-  void RunAlone(LoopState& state, Servable& servable, BatchEntry entry);
-  void Finish(BatchEntry& entry, const absl::StatusOr<std::vector<Tensor>>& outputs) {
-    if (outputs.ok()) {
-      OnOutputs(entry, *outputs);
-    } else {
-      OnError(entry, outputs.status());
-    }
-  }
   // `model`: what was asked for, where no servable was found.
   void End(BatchEntry& entry, const absl::Status& status, std::string_view model = "");
 
@@ -404,58 +403,13 @@ absl::Status PredictService::Begin(LoopState& state, net::GrpcCallPtr& call,
   }
   entry.begin = begin;
   entry.call = std::move(call);
-  absl::StatusOr<BatchQueue::Joined> joined =
-      servable.Join(signature, WireSource(state.wire), entry);
-  if (!joined.ok()) {
-    OnError(entry, joined.status());
-  } else if (*joined == BatchQueue::Joined::kRunAlone) {
-    RunAlone(state, servable, std::move(entry));
-  }
+  net::GrpcCall& body = *entry.call;
+  const absl::Status joined = servable.Join(signature, WireSource(state.wire, body), entry);
+  if (!joined.ok()) OnError(entry, joined);
   return absl::OkStatus();
 }
 
-void PredictService::RunAlone(LoopState& state, Servable& servable, BatchEntry entry) {
-  if (++state.alone > kMaxUntimedRequests && Clock::now() - entry.begin > kMaxQueueWait) {
-    return OnError(
-        entry, absl::UnavailableError(
-                   StrCat("too many requests at once: ", state.alone, " were taken before, and ",
-                          "their runs took more than ", kMaxQueueWait.count(), " ms")));
-  }
-  std::vector<Tensor> inputs;
-  inputs.reserve(state.wire.size());
-  std::shared_ptr<const void> owner;
-  const std::string_view body = entry.call->body();
-  for (const WireTensor& wire : state.wire) {
-    // A default value lies elsewhere.
-    const bool is_given =
-        wire.proto.data() >= body.data() && wire.proto.data() < body.data() + body.size();
-    const bool in_place =
-        wire.proto.size() >= net::kSharedBodyBytes && entry.call->body_is_shared() && is_given;
-    if (in_place && owner == nullptr) owner = entry.call->ShareBody().first;
-    absl::StatusOr<Tensor> tensor = TensorFromWire(wire, in_place ? owner : nullptr);
-    if (!tensor.ok()) return OnError(entry, tensor.status());
-    inputs.push_back(*std::move(tensor));
-  }
-  const bool has_rows = !inputs.empty() && inputs[0].rank() > 0;
-  const std::int64_t rows = has_rows ? std::max<std::int64_t>(inputs[0].dims()[0], 1) : 1;
-  if (!servable.BelongsOnWorker(*entry.signature, rows)) {
-    entry.started = entry.begin;
-    return Finish(entry, servable.RunNow(*entry.signature, inputs, {entry.deadline}, rows));
-  }
-  // Not by the queue again, which has said no.
-  auto shared = std::make_shared<BatchEntry>(std::move(entry));
-  const absl::Status queued =
-      servable.RunOnWorker([this, shared, rows, run_by = &servable, inputs = std::move(inputs)] {
-        shared->started = Clock::now();
-        if (shared->IsDead(shared->started)) {
-          return OnError(*shared, absl::DeadlineExceededError("Deadline Exceeded"));
-        }
-        Finish(*shared, run_by->RunNow(*shared->signature, inputs, {shared->deadline}, rows));
-      });
-  if (!queued.ok()) OnError(*shared, queued);
-}
-
-void PredictService::OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) {
+void PredictService::OnOutputs(BatchEntry& entry, std::vector<Tensor>& outputs) {
   std::string& out = entry.call->response();
   const std::size_t answer_at = out.size();  // room for the frame lies before
   auto append = [&](std::size_t index) {

@@ -14,6 +14,13 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::string_view kTimedOut = "Run() timeout exceeded while waiting in batching queue";
 
+// What a run of the request's inputs is counted as.
+std::int64_t RowsOfRun(const BatchSource& source, std::size_t inputs) {
+  const std::span<const std::int64_t> dims =
+      inputs == 0 ? std::span<const std::int64_t>() : source.dims(0);
+  return dims.empty() ? 1 : std::max<std::int64_t>(dims[0], 1);
+}
+
 // The request's rows when it can share a run of `signature`, 0 when it cannot.
 std::int64_t RowsToShare(const Signature& signature, const BatchSource& source) {
   const std::vector<TensorInfo>& infos = signature.inputs();
@@ -96,15 +103,16 @@ namespace {
 
 void TellQueueTime(const BatchEntry& entry) {
   // One that was never run waited until now.
-  const Clock::time_point until = entry.started > entry.begin ? entry.started : Clock::now();
+  const Clock::time_point until =
+      entry.started == Clock::time_point() ? Clock::now() : entry.started;
   if (entry.queue != nullptr) *entry.queue = until - entry.begin;
 }
 
 }  // namespace
 
-void DoneClient::OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) {
+void DoneClient::OnOutputs(BatchEntry& entry, std::vector<Tensor>& outputs) {
   TellQueueTime(entry);
-  if (entry.first < 0) return entry.done(outputs);
+  if (entry.first < 0) return entry.done(std::move(outputs));
   std::vector<Tensor> mine;
   mine.reserve(outputs.size());
   for (const Tensor& output : outputs) mine.push_back(output.Slice(entry.first, entry.rows));
@@ -129,20 +137,38 @@ absl::Status Batch::Allocate(Input& input, std::int64_t capacity) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Batch>> Batch::Open(const BatchSource& source, std::size_t inputs,
-                                                   std::int64_t capacity, bool pads) {
-  auto batch = std::make_unique<Batch>();
-  batch->capacity_ = capacity;
-  batch->pads_ = pads;
+absl::Status Batch::Open(const BatchSource& source, std::size_t inputs, std::int64_t capacity,
+                         bool pads) {
+  inputs_.clear();
+  bytes_ = 0;
+  capacity_ = 0;
   for (std::size_t i = 0; i < inputs; ++i) {
     Input input;
     input.dtype = source.dtype(i);
     const std::span<const std::int64_t> dims = source.dims(i);
     input.row_dims.assign(dims.begin() + 1, dims.end());
     TAKT_RETURN_IF_ERROR(Allocate(input, capacity));
-    batch->inputs_.push_back(std::move(input));
+    bytes_ += input.row_bytes * static_cast<std::size_t>(capacity);
+    inputs_.push_back(std::move(input));
   }
-  return batch;
+  capacity_ = capacity;
+  pads_ = pads;
+  return absl::OkStatus();
+}
+
+absl::Status Batch::Hold(const BatchSource& source, std::size_t inputs, BatchEntry& entry) {
+  inputs_.clear();
+  tensors_.clear();
+  bytes_ = 0;
+  capacity_ = 0;
+  for (std::size_t i = 0; i < inputs; ++i) {
+    TAKT_ASSIGN_OR_RETURN(Tensor input, source.Keep(i));
+    bytes_ += input.bytes();
+    tensors_.push_back(std::move(input));
+  }
+  rows_ = RowsOfRun(source, inputs);
+  entries_.push_back(std::move(entry));
+  return absl::OkStatus();
 }
 
 absl::Status Batch::MakeRoom(const BatchSource& source) {
@@ -240,6 +266,7 @@ void Batch::Add(const BatchSource& source, std::int64_t rows, BatchEntry entry) 
 
 bool Batch::Reuse() {
   entries_.clear();
+  tensors_.clear();
   rows_ = 0;
   servable.reset();
   for (Input& input : inputs_) {
@@ -255,11 +282,14 @@ void Batch::DropDead(Clock::time_point now) {
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     BatchEntry& entry = entries_[i];
     if (entry.IsDead(now)) {
-      entry.client->OnError(entry, entry.call && entry.call->cancelled()
-                                       ? absl::CancelledError("CANCELLED")
+      const bool cancelled = entry.call && entry.call->cancelled();
+      entry.client->OnError(entry, cancelled ? absl::CancelledError("CANCELLED")
+                                   : capacity_ == 0
+                                       ? absl::DeadlineExceededError("Deadline Exceeded")
                                        : absl::ResourceExhaustedError(ToAbsl(kTimedOut)));
       continue;
     }
+    if (capacity_ == 0) return;
     if (entry.first != rows) {
       for (Input& input : inputs_) {
         if (input.dtype == DataType::kString) {
@@ -296,10 +326,10 @@ Tensor Batch::RowsOf(const Input& input, std::int64_t first, std::int64_t rows) 
 }
 
 bool Batch::Run(const Servable& servable, const Signature& signature, std::int64_t padded_rows) {
-  const Clock::time_point now = Clock::now();
-  for (BatchEntry& entry : entries_) entry.started = now;
-  std::vector<Tensor> inputs;
-  inputs.reserve(inputs_.size());
+  if (entries_[0].started == Clock::time_point()) {
+    const Clock::time_point now = Clock::now();
+    for (BatchEntry& entry : entries_) entry.started = now;
+  }
   for (Input& input : inputs_) {
     for (std::int64_t row = rows_; row < padded_rows; ++row) {
       if (input.dtype == DataType::kString) {
@@ -311,13 +341,19 @@ bool Batch::Run(const Servable& servable, const Signature& signature, std::int64
                     input.data.get(), input.row_bytes);
       }
     }
-    inputs.push_back(RowsOf(input, 0, padded_rows));
+    tensors_.push_back(RowsOf(input, 0, padded_rows));
   }
-  absl::StatusOr<std::vector<Tensor>> outputs = servable.RunNow(signature, inputs, {}, padded_rows);
-  inputs.clear();
+  BatchEntry& first = entries_[0];
+  RunOptions options;
+  if (entries_.size() == 1) options.deadline = first.deadline;
+  absl::StatusOr<std::vector<Tensor>> outputs =
+      first.plan == nullptr ? servable.RunNow(signature, tensors_, options, padded_rows)
+                            : servable.RunPlan(*first.plan, tensors_, options);
+  tensors_.clear();
+  const bool is_alone = entries_.size() == 1 && padded_rows == rows_;
   if (!outputs.ok()) {
     if (entries_.size() == 1) {
-      entries_[0].client->OnError(entries_[0], outputs.status());
+      first.client->OnError(first, outputs.status());
     } else {
       RunEachAlone(servable, signature);
     }
@@ -326,17 +362,15 @@ bool Batch::Run(const Servable& servable, const Signature& signature, std::int64
   const bool by_rows = std::all_of(outputs->begin(), outputs->end(), [&](const Tensor& output) {
     return output.rank() >= 1 && output.dims()[0] == padded_rows;
   });
-  if (!by_rows) {
-    if (entries_.size() == 1 && padded_rows == rows_) {
-      entries_[0].first = -1;
-      entries_[0].client->OnOutputs(entries_[0], *outputs);
-    } else {
-      RunEachAlone(servable, signature);
-    }
-    return false;
+  if (is_alone) {
+    first.first = -1;
+    first.client->OnOutputs(first, *outputs);
+  } else if (by_rows) {
+    for (BatchEntry& entry : entries_) entry.client->OnOutputs(entry, *outputs);
+  } else {
+    RunEachAlone(servable, signature);
   }
-  for (BatchEntry& entry : entries_) entry.client->OnOutputs(entry, *outputs);
-  return true;
+  return by_rows || capacity_ == 0;
 }
 
 void Batch::RunEachAlone(const Servable& servable, const Signature& signature) {
@@ -354,75 +388,104 @@ void Batch::RunEachAlone(const Servable& servable, const Signature& signature) {
   }
 }
 
-// ---- Automatic
+// ---- On the loops
 // -----------------------------------------------------------------------------------
 
 namespace {
 
-constexpr std::size_t kMaxLoops = 256;
+// Batches that a loop keeps for the next requests: so many, and more that take no more bytes
+// together.
 constexpr std::size_t kMaxSpareBatches = 4;
+constexpr std::size_t kMaxSmallSpareBatches = 2048;
+constexpr std::size_t kMaxSpareBytes = 4 << 20;
 // Batches that can be joined at once: as many shapes can be collected side by side.
 constexpr std::size_t kMaxOpenBatches = 16;
 
 // Each loop collects for itself what its connections bring in a turn, and runs it at the turn's
-// end, there or on a worker when runs are long. Nothing is shared between loops but the counters.
-class AutomaticQueue final : public BatchQueue {
+// end, there or on a worker when runs are long; what shares no run anyway is run when it comes, as
+// long as nothing waits. Nothing is shared between loops but the counters.
+class LoopQueue final : public BatchQueue {
  public:
-  AutomaticQueue(const BatchingOptions& options, const Signature& signature, WorkerPool* workers)
-      : options_(options), signature_(signature), workers_(workers) {
+  // `sharing`: automatic batching; null = no two requests share a run.
+  LoopQueue(const BatchingOptions* sharing, const Signature& signature, WorkerPool* workers)
+      : signature_(signature), workers_(workers) {
+    if (sharing == nullptr) return;
+    most_rows_ = sharing->max_batch_size;
+    latency_target_ = sharing->latency_target;
     const bool proven = signature.def().why_rows_may_depend.empty();
-    if ((options.needs_proof && !proven) || !IsByRows(signature)) by_rows_ = false;
+    shares_ = (proven || !sharing->needs_proof) && IsByRows(signature);
   }
-  ~AutomaticQueue() override {
-    for (auto& slot : lanes_) delete slot.load();
+  ~LoopQueue() override {
+    for (Lane* lane = lanes_.load(); lane != nullptr;) delete std::exchange(lane, lane->next);
   }
 
-  absl::StatusOr<Joined> Join(Servable& servable, const BatchSource& source,
-                              BatchEntry& entry) override {
+  absl::Status Join(Servable& servable, const BatchSource& source, BatchEntry& entry) override {
     net::EventLoop* const loop = net::EventLoop::Current();
-    if (loop == nullptr || !by_rows_.load(std::memory_order_relaxed)) return Joined::kRunAlone;
-    const std::int64_t rows = RowsToShare(signature_, source);
-    if (rows == 0) return Joined::kRunAlone;
-    if (entry.call && IsBetterInPlace(*entry.call, rows)) return Joined::kRunAlone;
-    Lane* lane = LaneOf(loop);
-    if (lane == nullptr) return Joined::kRunAlone;
-    TAKT_RETURN_IF_ERROR(Admit(*lane, entry));
-    Batch* batch = lane->Find(source, rows);
-    if (batch == nullptr) {
-      const std::int64_t most = MostRows(source);
-      if (rows > most) return Joined::kRunAlone;
-      TAKT_ASSIGN_OR_RETURN(batch, lane->Open(source, most));
-      batch->servable = servable.shared_from_this();
+    if (loop == nullptr) {
+      Batch batch;
+      TAKT_RETURN_IF_ERROR(batch.Hold(source, signature_.inputs().size(), entry));
+      batch.Run(servable, signature_, batch.rows());
+      return absl::OkStatus();
     }
-    batch->Add(source, rows, std::move(entry));
-    queued_.fetch_add(1, std::memory_order_relaxed);
-    lane->Added(rows);
-    lane->Schedule(servable);
-    return Joined::kYes;
+    Lane& lane = LaneOf(loop);
+    TAKT_RETURN_IF_ERROR(Admit(lane, source, entry));
+    std::int64_t rows = entry.plan == nullptr ? RowsToShare(signature_, source) : 0;
+    Batch* batch = nullptr;
+    if (rows > 0 && shares_.load(std::memory_order_relaxed) &&
+        !(entry.call && IsBetterInPlace(*entry.call, rows))) {
+      batch = lane.Find(source, rows);
+      if (batch == nullptr) {
+        const std::int64_t most = MostRows(source);
+        if (rows <= most) {
+          TAKT_ASSIGN_OR_RETURN(batch, lane.Open(source, most));
+        }
+      }
+      if (batch != nullptr) batch->Add(source, rows, std::move(entry));
+    }
+    if (batch == nullptr) {
+      const bool copies = rows > 0 && !source.KeepsInPlace();
+      rows = RowsOfRun(source, signature_.inputs().size());
+      // One that is asked for by who receives an answer is not run within that other's run.
+      if (lane.direct.empty() && !RunsElsewhere(rows) && loop->HasTimeForWork()) {
+        const std::shared_ptr<Servable> keep = servable.shared_from_this();
+        entry.started = entry.begin;
+        TAKT_RETURN_IF_ERROR(Take(lane.direct, copies, rows, source, entry));
+        if (!lane.direct.Run(servable, signature_, lane.direct.rows())) shares_ = false;
+        if (!lane.direct.Reuse()) lane.direct = Batch();
+        return absl::OkStatus();
+      }
+      TAKT_ASSIGN_OR_RETURN(batch, lane.TakeOne(copies, rows, source, entry));
+    }
+    if (batch->servable == nullptr) batch->servable = servable.shared_from_this();
+    lane.Added(*batch, rows);
+    lane.Schedule(servable);
+    return absl::OkStatus();
   }
-
-  std::int64_t queued() const override { return queued_.load(std::memory_order_relaxed); }
 
  private:
-  class Lane final : public net::EventLoop::TurnEnd {
+  class Lane final : public net::EventLoop::Work {
    public:
-    Lane(AutomaticQueue* queue, net::EventLoop* loop) : loop(loop), queue_(queue) {}
+    Lane(LoopQueue* queue, net::EventLoop* loop) : loop(loop), queue_(queue) {}
 
-    void Added(std::int64_t rows) {
+    // `rows` more are in `batch`, one request's.
+    void Added(const Batch& batch, std::int64_t rows) {
       ++requests_;
-      rows_ += rows;
+      wait_ns_ += batch.row_ns * rows;
+      unpriced_ += batch.row_ns == 0 ? 1 : 0;
+      queue_->queued_.fetch_add(1, std::memory_order_relaxed);
     }
     std::int64_t requests() const { return requests_; }
     // What is here will have been run after so long, as far as runs were measured.
-    std::chrono::nanoseconds ExpectedWait() const {
-      return std::chrono::nanoseconds(
-          static_cast<std::int64_t>(row_ns_ * static_cast<double>(rows_)));
+    std::chrono::nanoseconds ExpectedWait() {
+      if (unpriced_ > 0) Price();
+      const auto runs = static_cast<double>(wait_ns_ + running_ns_);
+      return std::chrono::nanoseconds(static_cast<std::int64_t>(runs * stretch_));
     }
 
-    // The servable, and with it this lane, lives until the turn's end.
+    // The servable, and with it this lane, lives until there is nothing to do.
     void Schedule(Servable& servable) {
       if (keep_ == nullptr) keep_ = servable.shared_from_this();
-      loop->AtTurnEnd(this, net::EventLoop::Phase::kWork);
+      loop->Schedule(this);
     }
 
     Batch* Find(const BatchSource& source, std::int64_t rows) {
@@ -433,112 +496,179 @@ class AutomaticQueue final : public BatchQueue {
       return nullptr;
     }
     absl::StatusOr<Batch*> Open(const BatchSource& source, std::int64_t capacity) {
-      row_ns_ = queue_->RowNs(capacity);
-      for (std::size_t i = spare_.size(); i-- > 0;) {
-        if (spare_[i]->capacity() != capacity || !spare_[i]->Fits(source, 1)) continue;
-        waiting_.push_back(std::move(spare_[i]));
-        spare_.erase(spare_.begin() + static_cast<std::ptrdiff_t>(i));
-        return waiting_.back().get();
+      std::unique_ptr<Batch> batch = Spare(source, capacity);
+      if (batch->capacity() != capacity || !batch->Fits(source, capacity)) {
+        TAKT_RETURN_IF_ERROR(batch->Open(source, queue_->signature_.inputs().size(), capacity));
       }
-      TAKT_ASSIGN_OR_RETURN(std::unique_ptr<Batch> batch,
-                            Batch::Open(source, queue_->signature_.inputs().size(), capacity));
-      waiting_.push_back(std::move(batch));
-      return waiting_.back().get();
+      batch->row_ns = queue_->RowNs(capacity);
+      queue_->queued_bytes_.fetch_add(batch->bytes(), std::memory_order_relaxed);
+      return waiting_.emplace_back(std::move(batch)).get();
+    }
+    absl::StatusOr<Batch*> TakeOne(bool copies, std::int64_t rows, const BatchSource& source,
+                                   BatchEntry& entry) {
+      std::unique_ptr<Batch> batch = Spare(source, copies ? rows : 0);
+      TAKT_RETURN_IF_ERROR(queue_->Take(*batch, copies, rows, source, entry));
+      batch->row_ns = queue_->RowNs(rows);
+      queue_->queued_bytes_.fetch_add(batch->bytes(), std::memory_order_relaxed);
+      return waiting_.emplace_back(std::move(batch)).get();
     }
 
-    void OnTurnEnd() override {
-      const std::shared_ptr<Servable> keep = std::move(keep_);
+    bool DoWork(Clock::time_point until) override {
+      std::shared_ptr<Servable> keep = std::move(keep_);
       const Clock::time_point begin = Clock::now();
       while (!waiting_.empty()) {
         const bool elsewhere = queue_->RunsElsewhere(waiting_.front()->rows());
         // What runs already leaves no worker: the batch grows until one is free.
-        if (elsewhere && running_ >= queue_->workers_->threads()) return;
-        std::unique_ptr<Batch> batch = std::move(waiting_.front());
-        waiting_.pop_front();
-        const auto requests = static_cast<std::int64_t>(batch->entries().size());
-        queue_->queued_.fetch_sub(requests, std::memory_order_relaxed);
-        requests_ -= requests;
-        rows_ -= batch->rows();
+        if (elsewhere && running_ >= queue_->workers_->threads()) return false;
+        std::unique_ptr<Batch> batch = Take();
         if (!elsewhere) {
           queue_->RunBatch(*batch);
-          Spare(std::move(batch));
-          if (waiting_.empty() || Clock::now() - begin < kMaxRunsOfATurn) continue;
-          // The sockets have their turn, so that what they hold is taken or refused; then on.
-          loop->Post([this, keep] { Schedule(*keep); });
-          return;
+          Keep(std::move(batch));
+          if (waiting_.empty()) break;
+          const Clock::time_point now = Clock::now();
+          if (now < until) continue;
+          Stretch(begin, now);
+          keep_ = std::move(keep);
+          return true;
         }
         ++running_;
-        queue_->workers_->Run([this, shared = std::shared_ptr<Batch>(std::move(batch))] {
+        const std::int64_t ns = batch->row_ns * batch->rows();
+        running_ns_ += ns;
+        queue_->workers_->Run([this, ns, shared = std::shared_ptr<Batch>(std::move(batch))] {
           queue_->RunBatch(*shared);
-          loop->Post([this, shared] {
+          loop->Post([this, ns, shared] {
             --running_;
+            running_ns_ -= ns;
             Schedule(*shared->servable);
           });
         });
       }
+      left_ = Clock::time_point();
+      stretch_ = 1;
+      return false;
     }
 
     net::EventLoop* const loop;
+    Lane* next = nullptr;  // of the queue's lanes
+    Batch direct;          // of a request that is run when it comes
 
    private:
-    void Spare(std::unique_ptr<Batch> batch) {
-      if (batch->Reuse() && spare_.size() < kMaxSpareBatches) spare_.push_back(std::move(batch));
+    std::unique_ptr<Batch> Take() {
+      std::unique_ptr<Batch> batch = std::move(waiting_.front());
+      waiting_.pop_front();
+      const auto requests = static_cast<std::int64_t>(batch->entries().size());
+      requests_ -= requests;
+      wait_ns_ -= batch->row_ns * batch->rows();
+      unpriced_ -= batch->row_ns == 0 ? requests : 0;
+      queue_->queued_.fetch_sub(requests, std::memory_order_relaxed);
+      queue_->queued_bytes_.fetch_sub(batch->bytes(), std::memory_order_relaxed);
+      return batch;
+    }
+    // Runs are left over at `now`; these began at `begin`. Meanwhile, and since the last ones, the
+    // loop has had its sockets and the runs of others, too: a request waits for that as well.
+    void Stretch(Clock::time_point begin, Clock::time_point now) {
+      if (left_ == Clock::time_point()) {
+        took_ns_ = ran_ns_ = 0;
+      } else {
+        constexpr double kKept = 31.0 / 32;  // of slices before
+        took_ns_ = took_ns_ * kKept + static_cast<double>((now - left_).count());
+        ran_ns_ = ran_ns_ * kKept + static_cast<double>((now - begin).count());
+      }
+      stretch_ = ran_ns_ > 0 ? took_ns_ / ran_ns_ : 1;
+      left_ = now;
+    }
+    // What came before any run was measured.
+    void Price() {
+      for (auto& batch : waiting_) {
+        if (batch->row_ns != 0) continue;
+        batch->row_ns = queue_->RowNs(std::max(batch->capacity(), batch->rows()));
+        if (batch->row_ns == 0) return;
+        wait_ns_ += batch->row_ns * batch->rows();
+        unpriced_ -= static_cast<std::int64_t>(batch->entries().size());
+      }
+    }
+    // An empty batch, if possible one that has room for `capacity` rows like those of `source`.
+    std::unique_ptr<Batch> Spare(const BatchSource& source, std::int64_t capacity) {
+      if (spare_.empty()) return std::make_unique<Batch>();
+      std::size_t at = spare_.size() - 1;
+      const std::size_t last = spare_.size() - std::min(spare_.size(), kMaxSpareBatches);
+      while (at > last &&
+             (spare_[at]->capacity() != capacity || !spare_[at]->Fits(source, capacity))) {
+        --at;
+      }
+      std::unique_ptr<Batch> batch = std::move(spare_[at]);
+      spare_.erase(spare_.begin() + static_cast<std::ptrdiff_t>(at));
+      spare_bytes_ -= batch->bytes();
+      return batch;
+    }
+    void Keep(std::unique_ptr<Batch> batch) {
+      if (!batch->Reuse()) return;
+      const bool is_small =
+          spare_.size() < kMaxSmallSpareBatches && spare_bytes_ + batch->bytes() <= kMaxSpareBytes;
+      if (spare_.size() >= kMaxSpareBatches && !is_small) return;
+      spare_bytes_ += batch->bytes();
+      spare_.push_back(std::move(batch));
     }
 
-    AutomaticQueue* const queue_;
+    LoopQueue* const queue_;
     std::shared_ptr<Servable> keep_;
     std::deque<std::unique_ptr<Batch>> waiting_;
     std::vector<std::unique_ptr<Batch>> spare_;
-    int running_ = 0;            // on workers
-    std::int64_t requests_ = 0;  // in waiting_
-    std::int64_t rows_ = 0;      // of them
-    double row_ns_ = 0;          // what a row costs in a batch as the last one that was opened
+    std::size_t spare_bytes_ = 0;
+    int running_ = 0;              // on workers
+    std::int64_t running_ns_ = 0;  // of them
+    std::int64_t requests_ = 0;    // in waiting_
+    std::int64_t wait_ns_ = 0;     // of them
+    std::int64_t unpriced_ = 0;    // of them, those that are not in wait_ns_
+    Clock::time_point left_;       // when runs were left over; epoch = none were
+    double took_ns_ = 0;           // time of late from one such moment to the next
+    double ran_ns_ = 0;            // of it, this lane's runs
+    double stretch_ = 1;           // how much longer than its runs the lane takes
   };
 
-  absl::Status Admit(const Lane& lane, const BatchEntry& entry) const {
-    if (entry.deadline.has_value() && *entry.deadline <= Clock::now()) {
-      return absl::DeadlineExceededError("the deadline passed before the run");
-    }
+  absl::Status Admit(Lane& lane, const BatchSource& source, const BatchEntry& entry) const {
     if (queued_.load(std::memory_order_relaxed) >= kMaxQueuedRequests) {
       return absl::UnavailableError(
           StrCat("The batch scheduling queue to which this task was submitted is full; ",
                  kMaxQueuedRequests, " requests wait"));
     }
+    if (queued_bytes_.load(std::memory_order_relaxed) >= kMaxQueuedBytes) {
+      return absl::UnavailableError(
+          StrCat("The batch scheduling queue to which this task was submitted is full; requests "
+                 "of ",
+                 kMaxQueuedBytes, " bytes wait"));
+    }
+    // One at least is always run, so that what runs are taken to cost mends.
+    if (lane.requests() == 0) return absl::OkStatus();
     if (lane.requests() < kMaxUntimedRequests && !entry.deadline.has_value()) {
       return absl::OkStatus();
     }
     const std::chrono::nanoseconds wait = lane.ExpectedWait();
     if (lane.requests() >= kMaxUntimedRequests && wait > kMaxQueueWait) return too_long_;
-    if (entry.deadline.has_value() && entry.begin + wait > *entry.deadline) {
-      return absl::ResourceExhaustedError(
-          StrCat("its run would begin after its deadline: ", lane.requests(),
-                 " requests wait, for about ", wait / std::chrono::milliseconds(1), " ms of runs"));
-    }
-    return absl::OkStatus();
+    if (!entry.deadline.has_value()) return absl::OkStatus();
+    std::chrono::nanoseconds run =
+        signature_.cost().Estimate(RowsOfRun(source, signature_.inputs().size()));
+    if (run == RunCost::kUnknown) run = std::chrono::nanoseconds(0);
+    return entry.begin + wait + run > *entry.deadline ? too_late_ : absl::OkStatus();
   }
   // Of a batch of so many, per row, as it adds to the wait of those behind it; 0 = not known.
-  double RowNs(std::int64_t rows) const {
-    const std::chrono::nanoseconds estimate = signature_.cost().Estimate(rows);
-    if (estimate == RunCost::kUnknown) return 0;
-    const auto run = static_cast<double>(estimate.count());
-    const int at_once = RunsElsewhere(rows) ? workers_->threads() : 1;
-    return run / static_cast<double>(rows) / at_once;
+  std::int64_t RowNs(std::int64_t rows) const {
+    const std::chrono::nanoseconds run = signature_.cost().Estimate(rows);
+    if (run == RunCost::kUnknown) return 0;
+    const std::int64_t at_once = RunsElsewhere(rows) ? workers_->threads() : 1;
+    return std::max<std::int64_t>(run.count() / rows / at_once, 1);
   }
 
-  Lane* LaneOf(net::EventLoop* loop) {
-    for (auto& slot : lanes_) {
-      Lane* lane = slot.load(std::memory_order_acquire);
-      if (lane != nullptr) {
-        if (lane->loop == loop) return lane;
-        continue;
-      }
-      auto fresh = std::make_unique<Lane>(this, loop);
-      if (slot.compare_exchange_strong(lane, fresh.get(), std::memory_order_acq_rel)) {
-        return fresh.release();
-      }
-      if (lane->loop == loop) return lane;
+  // A loop has one thread, so nobody else makes the lane of this one.
+  Lane& LaneOf(net::EventLoop* loop) {
+    for (Lane* lane = lanes_.load(std::memory_order_acquire); lane != nullptr; lane = lane->next) {
+      if (lane->loop == loop) return *lane;
     }
-    return nullptr;
+    Lane* const lane = new Lane(this, loop);
+    lane->next = lanes_.load(std::memory_order_relaxed);
+    while (!lanes_.compare_exchange_weak(lane->next, lane, std::memory_order_acq_rel)) {
+    }
+    return *lane;
   }
 
   // As many rows as keep a run within the latency target, as far as runs were measured.
@@ -550,9 +680,8 @@ class AutomaticQueue final : public BatchQueue {
                    std::max<std::size_t>(DataTypeSize(source.dtype(i)), 1);
     }
     const auto by_bytes = static_cast<std::int64_t>(kMaxBatchBytes / row_bytes);
-    return std::max<std::int64_t>(1,
-                                  std::min({by_bytes, options_.max_batch_size,
-                                            signature_.cost().MostRows(options_.latency_target)}));
+    return std::max<std::int64_t>(
+        1, std::min({by_bytes, most_rows_, signature_.cost().MostRows(latency_target_)}));
   }
   // Large inputs are run where they were received; in a batch they would be copied once more. That
   // pays only where a run takes much longer than the copy.
@@ -567,22 +696,37 @@ class AutomaticQueue final : public BatchQueue {
   bool RunsElsewhere(std::int64_t rows) const {
     return workers_ != nullptr && signature_.cost().Estimate(rows) > RunCost::kLong;
   }
+  // Makes an empty batch one of this request. `copies`: into memory of the batch, which it may have
+  // already; `rows` are then in every input.
+  absl::Status Take(Batch& batch, bool copies, std::int64_t rows, const BatchSource& source,
+                    BatchEntry& entry) const {
+    if (!copies) return batch.Hold(source, signature_.inputs().size(), entry);
+    if (batch.capacity() != rows || !batch.Fits(source, rows)) {
+      TAKT_RETURN_IF_ERROR(batch.Open(source, signature_.inputs().size(), rows));
+    }
+    batch.Add(source, rows, std::move(entry));
+    return absl::OkStatus();
+  }
   void RunBatch(Batch& batch) {
     batch.DropDead(Clock::now());
     if (batch.empty()) return;
-    if (!batch.Run(*batch.servable, signature_, batch.rows())) by_rows_ = false;
+    if (!batch.Run(*batch.servable, signature_, batch.rows())) shares_ = false;
   }
 
-  const BatchingOptions options_;
   const Signature& signature_;
   WorkerPool* const workers_;
-  // Made once, and its text the same each time: refusing has to be cheap.
+  std::int64_t most_rows_ = 0;
+  std::chrono::microseconds latency_target_{0};
+  // Made once, and their texts the same each time: refusing has to be cheap.
   const absl::Status too_long_ = absl::UnavailableError(StrCat(
       "The batch scheduling queue to which this task was submitted is full; ", kMaxUntimedRequests,
       " requests wait, for more than ", kMaxQueueWait.count(), " ms of runs"));
-  std::atomic<bool> by_rows_{true};  // false: outputs turned out not to be by rows
+  const absl::Status too_late_ = absl::ResourceExhaustedError(
+      "its run would end after its deadline: too many requests wait before it");
+  std::atomic<bool> shares_{false};  // no more once outputs turned out not to be by rows
   std::atomic<std::int64_t> queued_{0};
-  std::array<std::atomic<Lane*>, kMaxLoops> lanes_{};
+  std::atomic<std::size_t> queued_bytes_{0};  // of their batches
+  std::atomic<Lane*> lanes_{nullptr};
 };
 
 // ---- By TensorFlow Serving's parameters
@@ -592,18 +736,20 @@ class AutomaticQueue final : public BatchQueue {
 class ParameterQueue final : public BatchQueue {
  public:
   ParameterQueue(const BatchingOptions& options, const Signature& signature, WorkerPool* workers)
-      : options_(options), signature_(signature), workers_(workers) {
+      : options_(options),
+        signature_(signature),
+        workers_(workers),
+        alone_(nullptr, signature, workers) {
     most_running_ = options.num_batch_threads > 0 ? options.num_batch_threads : workers->threads();
     run_rows_ = options.enable_large_batch_splitting && options.max_execution_batch_size > 0
                     ? options.max_execution_batch_size
                     : options.max_batch_size;
   }
 
-  absl::StatusOr<Joined> Join(Servable& servable, const BatchSource& source,
-                              BatchEntry& entry) override {
-    if (!by_rows_.load(std::memory_order_relaxed)) return Joined::kRunAlone;
-    const std::int64_t rows = RowsToShare(signature_, source);
-    if (rows == 0) return Joined::kRunAlone;
+  absl::Status Join(Servable& servable, const BatchSource& source, BatchEntry& entry) override {
+    const bool shares = by_rows_.load(std::memory_order_relaxed) && entry.plan == nullptr;
+    const std::int64_t rows = shares ? RowsToShare(signature_, source) : 0;
+    if (rows == 0) return alone_.Join(servable, source, entry);
     if (rows > options_.max_batch_size) {
       return absl::InvalidArgumentError(StrCat("Task size ", rows,
                                                " is larger than maximum input batch size ",
@@ -626,8 +772,8 @@ class ParameterQueue final : public BatchQueue {
                    waiting_.size(), " batches enqueued and max_enqueued_batches is ",
                    options_.max_enqueued_batches));
       }
-      TAKT_ASSIGN_OR_RETURN(std::unique_ptr<Batch> opened,
-                            Batch::Open(source, signature_.inputs().size(), PaddedRows(run_rows_),
+      auto opened = std::make_unique<Batch>();
+      TAKT_RETURN_IF_ERROR(opened->Open(source, signature_.inputs().size(), PaddedRows(run_rows_),
                                         options_.pad_variable_length_inputs));
       opened->servable = servable.shared_from_this();
       opened->opened = Clock::now();
@@ -640,13 +786,10 @@ class ParameterQueue final : public BatchQueue {
     }
     TAKT_RETURN_IF_ERROR(batch->MakeRoom(source));
     batch->Add(source, rows, std::move(entry));
-    ++queued_;
     lock.unlock();
     StartRuns();
-    return Joined::kYes;
+    return absl::OkStatus();
   }
-
-  std::int64_t queued() const override { return queued_; }
 
  private:
   // One request in several batches; answered when its last part is.
@@ -657,8 +800,8 @@ class ParameterQueue final : public BatchQueue {
     std::vector<absl::StatusOr<std::vector<Tensor>>> outputs;
     std::size_t left = 0;
   };
-  absl::StatusOr<Joined> JoinInParts(Servable& servable, const BatchSource& source,
-                                     std::int64_t rows, BatchEntry& entry) {
+  absl::Status JoinInParts(Servable& servable, const BatchSource& source, std::int64_t rows,
+                           BatchEntry& entry) {
     auto parts = std::make_shared<Parts>();
     for (std::size_t i = 0; i < signature_.inputs().size(); ++i) {
       const std::span<const std::int64_t> dims = source.dims(i);
@@ -690,14 +833,10 @@ class ParameterQueue final : public BatchQueue {
       part.done = [parts, i](absl::StatusOr<std::vector<Tensor>> outputs) {
         PartDone(*parts, i, std::move(outputs));
       };
-      auto joined = Join(servable, TensorSource(slices), part);
-      if (!joined.ok()) PartDone(*parts, i, joined.status());
-      // Cannot be batched after all: the outputs of an earlier part have shown it.
-      if (joined.ok() && *joined == Joined::kRunAlone) {
-        PartDone(*parts, i, servable.RunNow(signature_, slices, {}, slices[0].dims()[0]));
-      }
+      const absl::Status joined = Join(servable, TensorSource(slices), part);
+      if (!joined.ok()) PartDone(*parts, i, joined);
     }
-    return Joined::kYes;
+    return absl::OkStatus();
   }
   static void PartDone(Parts& parts, std::size_t i, absl::StatusOr<std::vector<Tensor>> outputs) {
     {
@@ -765,7 +904,6 @@ class ParameterQueue final : public BatchQueue {
           return;
         }
       }
-      queued_ -= static_cast<std::int64_t>(batch->entries().size());
       batch->DropDead(Clock::now());
       if (batch->empty()) continue;
       if (!batch->Run(*batch->servable, signature_, PaddedRows(batch->rows()))) by_rows_ = false;
@@ -777,8 +915,8 @@ class ParameterQueue final : public BatchQueue {
   WorkerPool* const workers_;
   int most_running_;
   std::int64_t run_rows_;
+  LoopQueue alone_;  // of what can share no run
   std::atomic<bool> by_rows_{true};
-  std::atomic<std::int64_t> queued_{0};
   std::mutex mutex_;
   std::deque<std::unique_ptr<Batch>> waiting_;
   int starting_ = 0;  // of running_, those that have not taken a batch yet
@@ -787,10 +925,12 @@ class ParameterQueue final : public BatchQueue {
 
 }  // namespace
 
-std::unique_ptr<BatchQueue> MakeBatchQueue(const BatchingOptions& options,
+std::unique_ptr<BatchQueue> MakeBatchQueue(const BatchingOptions* batching,
                                            const Signature& signature, WorkerPool* workers) {
-  if (options.automatic) return std::make_unique<AutomaticQueue>(options, signature, workers);
-  return std::make_unique<ParameterQueue>(options, signature, workers);
+  if (batching == nullptr || batching->automatic) {
+    return std::make_unique<LoopQueue>(batching, signature, workers);
+  }
+  return std::make_unique<ParameterQueue>(*batching, signature, workers);
 }
 
 }  // namespace takt::serving

@@ -1,5 +1,7 @@
-// The queue of one signature: requests' rows go straight into the tensors of an open batch, and
-// each request is answered from its rows of the outputs.
+// The queue of one signature, through which all of its runs go: requests that may share a run put
+// their rows straight into the tensors of an open batch, and each is answered from its rows of the
+// outputs; any other is a batch of its own, whose inputs stay where they are. Who would wait too
+// long is refused when it comes.
 #pragma once
 
 #include <array>
@@ -25,32 +27,33 @@ namespace takt::serving {
 class Servable;
 class Signature;
 
-// Requests of one queue that wait for a run, in automatic mode or for a worker; beyond:
-// UNAVAILABLE.
+// Requests of one queue that wait for a run; beyond: UNAVAILABLE.
 inline constexpr std::int64_t kMaxQueuedRequests = 16384;
+// What their inputs take; beyond: UNAVAILABLE, unless nothing waits.
+inline constexpr std::size_t kMaxQueuedBytes = std::size_t{1} << 30;
 // Where so many wait already, the next is taken only if its run is expected within kMaxQueueWait;
 // else UNAVAILABLE. Fewer are what clients that wait for their answers bring by themselves, however
 // slow the model is. Longer a request need not stand in a queue to keep the machine busy.
 inline constexpr std::int64_t kMaxUntimedRequests = 512;
 inline constexpr std::chrono::milliseconds kMaxQueueWait{50};
-// What runs on an event loop before it looks at its sockets again, in automatic mode: as
-// long does a refusal wait. Longer would leave more of an overloaded loop to runs, but requests in
-// the sockets, where nobody refuses them, for seconds.
-inline constexpr std::chrono::milliseconds kMaxRunsOfATurn{5};
 // Bytes that the inputs of one automatic batch take at most.
 inline constexpr std::size_t kMaxBatchBytes = 16 << 20;
 // An input that padding would make larger than this in one batch begins another batch.
 inline constexpr std::size_t kMaxPaddedBytes = 256 << 20;
 
-// One request's inputs, wherever they lie. All have `rows` as dimension 0.
+// One request's inputs, wherever they lie.
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
   virtual DataType dtype(std::size_t input) const = 0;
   virtual std::span<const std::int64_t> dims(std::size_t input) const = 0;
-  // Numbers, or strings.
+  // Copies: numbers, or strings.
   virtual void Fill(std::size_t input, void* out) const = 0;
   virtual void FillStrings(std::size_t input, std::string* out) const = 0;
+  // A tensor that outlives the source.
+  virtual absl::StatusOr<Tensor> Keep(std::size_t input) const = 0;
+  // Keep copies no bytes, or only few of them.
+  virtual bool KeepsInPlace() const = 0;
 };
 
 struct BatchEntry;
@@ -60,8 +63,8 @@ class BatchClient {
  public:
   virtual ~BatchClient() = default;
   // The answer of `entry`: rows [entry.first, entry.first + entry.rows) of `outputs`, or all of
-  // them when entry.first is -1. Once for each entry, on any thread.
-  virtual void OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) = 0;
+  // them when entry.first is -1; then they may be moved from. Once for each entry, on any thread.
+  virtual void OnOutputs(BatchEntry& entry, std::vector<Tensor>& outputs) = 0;
   virtual void OnError(BatchEntry& entry, const absl::Status& status) = 0;
 };
 
@@ -71,10 +74,11 @@ struct BatchEntry {
   std::function<void(absl::StatusOr<std::vector<Tensor>>)> done;  // of Servable::Run
   const Servable* servable = nullptr;
   const Signature* signature = nullptr;
+  const Session::Plan* plan = nullptr;  // of RunTogether, kept by `done`; null = signature's
   absl::InlinedVector<std::uint16_t, 4> chosen;  // outputs that are wanted, ascending; none = all
   std::optional<std::chrono::steady_clock::time_point> deadline;
   std::chrono::steady_clock::time_point begin;    // when the request came
-  std::chrono::steady_clock::time_point started;  // when its run began
+  std::chrono::steady_clock::time_point started;  // when its run began; epoch = it never did
   std::int64_t first = -1;
   std::int64_t rows = 0;
   std::unique_ptr<std::string> logged_request;  // of a sampled Predict
@@ -96,6 +100,8 @@ class TensorSource final : public BatchSource {
   }
   void Fill(std::size_t input, void* out) const override;
   void FillStrings(std::size_t input, std::string* out) const override;
+  absl::StatusOr<Tensor> Keep(std::size_t input) const override { return tensors_[input]; }
+  bool KeepsInPlace() const override { return true; }
 
  private:
   const std::vector<Tensor>& tensors_;
@@ -105,38 +111,41 @@ class TensorSource final : public BatchSource {
 class DoneClient final : public BatchClient {
  public:
   static DoneClient& Instance();
-  void OnOutputs(BatchEntry& entry, const std::vector<Tensor>& outputs) override;
+  void OnOutputs(BatchEntry& entry, std::vector<Tensor>& outputs) override;
   void OnError(BatchEntry& entry, const absl::Status& status) override;
 };
 
 class BatchQueue {
  public:
-  enum class Joined { kYes, kRunAlone };
   virtual ~BatchQueue() = default;
-  // Takes `entry` when the answer is kYes. kRunAlone: these inputs cannot share a run.
-  // UNAVAILABLE when the queue is full, RESOURCE_EXHAUSTED when the run would come after the
-  // entry's deadline; INVALID_ARGUMENT for more rows than a batch may have.
-  virtual absl::StatusOr<Joined> Join(Servable& servable, const BatchSource& source,
-                                      BatchEntry& entry) = 0;
-  // Requests that wait.
-  virtual std::int64_t queued() const = 0;
+  // Takes `entry` when the answer is OK; its client has been told already, or will be. Who calls
+  // from no event loop waits for the run, unless the queue is one of TensorFlow Serving's
+  // parameters.
+  // Refused: UNAVAILABLE when the queue is full, RESOURCE_EXHAUSTED when the run would end after
+  // the entry's deadline, INVALID_ARGUMENT for more rows than a batch may have.
+  virtual absl::Status Join(Servable& servable, const BatchSource& source, BatchEntry& entry) = 0;
 };
 
-// `workers` may be null with automatic batching only: then every run is on its loop.
-std::unique_ptr<BatchQueue> MakeBatchQueue(const BatchingOptions& options,
+// `batching`: null = each request is a run of its own. `workers` may be null but for TensorFlow
+// Serving's parameters: then every run is on its loop. All three must outlive the queue.
+std::unique_ptr<BatchQueue> MakeBatchQueue(const BatchingOptions* batching,
                                            const Signature& signature, WorkerPool* workers);
 
-// Inputs of several requests side by side.
+// What is run at once: inputs of several requests side by side, or one request's as they are.
 class Batch {
  public:
-  // Empty, for rows like those of `source`; `capacity` rows. With `pads`, rows whose dimensions
-  // differ fit too: the batch takes the largest of each, and every request's rows are filled up
-  // with the first element of its input, as TensorFlow Serving does.
-  static absl::StatusOr<std::unique_ptr<Batch>> Open(const BatchSource& source, std::size_t inputs,
-                                                     std::int64_t capacity, bool pads = false);
+  // Makes an empty batch one for rows like those of `source`; `capacity` rows. With `pads`, rows
+  // whose dimensions differ fit too: the batch takes the largest of each, and every request's rows
+  // are filled up with the first element of its input, as TensorFlow Serving does.
+  // RESOURCE_EXHAUSTED when the memory is not there.
+  absl::Status Open(const BatchSource& source, std::size_t inputs, std::int64_t capacity,
+                    bool pads = false);
   // RESOURCE_EXHAUSTED when the memory is not there for rows as large as `source`'s. To be called
   // before Add where the batch pads.
   absl::Status MakeRoom(const BatchSource& source);
+  // Makes an empty batch one of one request, whatever its inputs' shapes. Takes `entry` when the
+  // answer is OK.
+  absl::Status Hold(const BatchSource& source, std::size_t inputs, BatchEntry& entry);
   // Whether `source`'s rows have this batch's types and shapes, and there is room.
   bool Fits(const BatchSource& source, std::int64_t rows) const;
   void Add(const BatchSource& source, std::int64_t rows, BatchEntry entry);
@@ -144,7 +153,10 @@ class Batch {
   bool Reuse();
 
   std::int64_t rows() const { return rows_; }
+  // Rows that there is room for; 0 = it holds a request as it is.
   std::int64_t capacity() const { return capacity_; }
+  // Of all inputs, in memory of its own or not; strings not counted.
+  std::size_t bytes() const { return bytes_; }
   bool empty() const { return entries_.empty(); }
   std::vector<BatchEntry>& entries() { return entries_; }
 
@@ -157,6 +169,7 @@ class Batch {
 
   std::shared_ptr<Servable> servable;  // kept while it waits and runs
   std::chrono::steady_clock::time_point opened;
+  std::int64_t row_ns = 0;  // what a row adds to the wait of those behind it; 0 = not known
 
  private:
   struct Input {
@@ -173,7 +186,9 @@ class Batch {
   void RunEachAlone(const Servable& servable, const Signature& signature);
 
   std::vector<Input> inputs_;
+  std::vector<Tensor> tensors_;  // of a run; without inputs_ one request's as they came
   std::int64_t capacity_ = 0;
+  std::size_t bytes_ = 0;
   bool pads_ = false;
   std::int64_t rows_ = 0;
   std::vector<BatchEntry> entries_;

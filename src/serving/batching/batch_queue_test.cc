@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <functional>
+#include <future>
 #include <mutex>
 #include <thread>
 
@@ -30,7 +31,7 @@ class BatchingTest : public testing::Test {
     servable_.reset();
   }
 
-  void Make(const BatchingOptions& batching) {
+  void Make(const std::optional<BatchingOptions>& batching) {
     FakeModel model;
     const TensorInfo x{"x", "x:0", DataType::kFloat, false, {-1, -1}};
     const TensorInfo s{"s", "s:0", DataType::kString, false, {-1}};
@@ -299,21 +300,44 @@ TEST_F(BatchingTest, AutomaticBatchesGrowWhileWorkersAreBusy) {
   EXPECT_EQ(rows, 5);
 }
 
-class OverloadTest : public BatchingTest {
+// Every way in which a request comes to be a run of its own.
+struct OneByOne {
+  std::string name;
+  std::optional<BatchingOptions> batching;
+  std::string why_rows_may_depend = "";
+  Dims dims = {1, 2};
+};
+
+void PrintTo(const OneByOne& one, std::ostream* out) { *out << one.name; }
+
+void WorkFor(std::chrono::nanoseconds time) {
+  const auto begin = std::chrono::steady_clock::now();
+  while (std::chrono::steady_clock::now() - begin <= time) std::this_thread::yield();
+}
+
+class OverloadTest : public BatchingTest, public testing::WithParamInterface<OneByOne> {
  protected:
+  void MakeIt() {
+    why_rows_may_depend_ = GetParam().why_rows_may_depend;
+    Make(GetParam().batching);
+  }
+  // Until its runs are known to be quick.
+  void MakeQuick() {
+    MakeIt();
+    for (int i = 0; i < 20; ++i) {
+      Send({One()});
+      ASSERT_TRUE(TakeAnswers()[0]->ok());
+    }
+    runs_.clear();
+  }
   // A model of which a run takes 30 ms at least, one request each, on two workers; both are busy
   // until Release.
   void MakeSlowAndHold() {
-    BatchingOptions options = Automatic();
-    options.max_batch_size = 1;
-    Make(options);
+    MakeIt();
     Hold();
-    const auto begin = std::chrono::steady_clock::now();
     Send({One()});
     WaitForRuns(1);
-    while (std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(30)) {
-      std::this_thread::yield();
-    }
+    WorkFor(std::chrono::milliseconds(30));
     Release();
     TakeAnswers();
     Hold();
@@ -321,12 +345,27 @@ class OverloadTest : public BatchingTest {
     WaitForRuns(3);
   }
   Ask One(std::optional<std::chrono::steady_clock::time_point> deadline = {}) {
-    return {{Floats({1, 2}, 1)}, "", deadline};
+    return {{Floats(GetParam().dims, 1)}, "", deadline};
   }
 };
 
+BatchingOptions AutomaticOf(std::int64_t rows) {
+  BatchingOptions options = Automatic();
+  options.max_batch_size = rows;
+  return options;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , OverloadTest,
+    testing::Values(OneByOne{"WithoutBatching", std::nullopt},
+                    OneByOne{"BatchesOfOne", AutomaticOf(1)},
+                    OneByOne{"DependentRows", Automatic(), "Mean"},
+                    OneByOne{"ShapesThatShareNoRun", Automatic(), "", {1}},
+                    OneByOne{"ShapesThatShareNoRunByParameters", BatchingOptions(), "", {1}}),
+    [](const auto& info) { return info.param.name; });
+
 // Nobody's run has ended when those who are too many hear it: a refusal does not wait.
-TEST_F(OverloadTest, WhoWouldWaitTooLongIsRefusedAtOnceAndTheOthersAreServed) {
+TEST_P(OverloadTest, WhoWouldWaitTooLongIsRefusedAtOnceAndTheOthersAreServed) {
   MakeSlowAndHold();
   constexpr std::size_t kTooMany = 30;
   Send(std::vector<Ask>(kMaxUntimedRequests + kTooMany, One()));
@@ -342,7 +381,7 @@ TEST_F(OverloadTest, WhoWouldWaitTooLongIsRefusedAtOnceAndTheOthersAreServed) {
   EXPECT_EQ(served, 2U + kMaxUntimedRequests);
 }
 
-TEST_F(OverloadTest, WhoseDeadlineComesBeforeItsRunIsRefusedAtOnce) {
+TEST_P(OverloadTest, WhoseDeadlineComesBeforeItsRunIsRefusedAtOnce) {
   MakeSlowAndHold();
   const auto now = std::chrono::steady_clock::now();
   Send({One(now + std::chrono::seconds(100)), One(now + std::chrono::seconds(100))});
@@ -351,50 +390,146 @@ TEST_F(OverloadTest, WhoseDeadlineComesBeforeItsRunIsRefusedAtOnce) {
   const std::vector<absl::Status> refused = WaitForRefusals(1);
   ASSERT_EQ(refused.size(), 1U);
   EXPECT_EQ(refused[0].code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_NE(refused[0].message().find("its run would begin after its deadline: 6 requests wait"),
-            std::string::npos)
+  EXPECT_NE(refused[0].message().find("its run would end after its deadline"), std::string::npos)
       << refused[0];
   Release();
   EXPECT_EQ(TakeAnswers().size(), 10U);
 }
 
-TEST_F(OverloadTest, AQueueOfQuickRunsHasALimitToo) {
-  BatchingOptions options = Automatic();
-  options.max_batch_size = 1;
-  Make(options);
-  TAKT_WARM_UP();
-  for (int i = 0; i < 20; ++i) {
-    TAKT_WARM_UP();
+TEST_P(OverloadTest, WhoAsksForSeveralSignaturesAtOnceIsRefusedToo) {
+  MakeSlowAndHold();
+  Send(std::vector<Ask>(kMaxUntimedRequests, One()));
+  {
+    const std::lock_guard lock(mutex_);
+    answers_.emplace_back();
   }
-  Send(std::vector<Ask>(kMaxQueuedRequests + 1, One()));
+  loops_->loops()[0]->Post([this] {
+    const Signature* signature = servable_->FindSignature("");
+    RunRequest request;
+    request.inputs = {Floats({1, 2}, 1)};
+    request.signature = signature;
+    servable_->RunTogether({signature, signature}, std::move(request), [this](Outputs outputs) {
+      const std::lock_guard lock(mutex_);
+      answers_.back() = std::move(outputs);
+      changed_.notify_all();
+    });
+  });
+  EXPECT_EQ(WaitForRefusals(1)[0].code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_P(OverloadTest, AQueueOfQuickRunsHasALimitToo) {
+  MakeQuick();
+  // A first run that takes up the turn, where runs begin when their requests come.
+  on_run_ = [](std::size_t nth) {
+    if (nth == 1) WorkFor(net::kMaxWorkOfATurn);
+  };
+  Send(std::vector<Ask>(kMaxQueuedRequests + 10, One()));
   std::size_t refused = 0;
   for (const auto& answer : TakeAnswers()) {
     if (answer->ok()) continue;
     ++refused;
     EXPECT_EQ(answer->status().code(), absl::StatusCode::kUnavailable);
   }
+  on_run_ = nullptr;
   EXPECT_GE(refused, 1U);  // more where a busy machine makes the runs look long
 }
 
-TEST_F(OverloadTest, ALoopLooksAtItsSocketsBetweenRuns) {
-  BatchingOptions options = Automatic();
-  options.max_batch_size = 1;
-  Make(options);
-  for (int i = 0; i < 20; ++i) {
-    TAKT_WARM_UP();
-  }
+TEST_P(OverloadTest, ALoopLooksAtItsSocketsBetweenRuns) {
+  MakeQuick();
   // Runs that were quick, so they are on the loop, and are so no more.
   std::atomic<std::size_t> seen_between{0};
   on_run_ = [&](std::size_t nth) {
     if (nth == 1) loops_->loops()[0]->Post([&] { seen_between = runs().size(); });
-    const auto begin = std::chrono::steady_clock::now();
-    while (std::chrono::steady_clock::now() - begin <= kMaxRunsOfATurn) std::this_thread::yield();
+    WorkFor(net::kMaxWorkOfATurn);
   };
-  Send(std::vector<Ask>(4, One()));
-  EXPECT_EQ(TakeAnswers().size(), 4U);
+  Send(std::vector<Ask>(5, One()));
+  EXPECT_EQ(TakeAnswers().size(), 5U);
   on_run_ = nullptr;
   EXPECT_GE(seen_between, 1U);
-  EXPECT_LT(seen_between, 4U);
+  EXPECT_LT(seen_between, 5U);
+}
+
+// Many runs of one model wait; then another model is asked once.
+TEST_P(OverloadTest, AModelWithALongQueueLeavesTheOthersTheirTurn) {
+  MakeQuick();
+  std::size_t before_other = 0;
+  FakeModel model;
+  const TensorInfo x{"x", "x:0", DataType::kFloat, false, {-1, -1}};
+  model.signatures.push_back(
+      {{"serving_default", "", {x}, {x}}, [&](std::span<const Tensor> in) -> Outputs {
+         before_other = runs().size();
+         return std::vector<Tensor>(in.begin(), in.end());
+       }});
+  const auto other = Servable::Create(std::make_unique<FakeSession>(model), {}, nullptr).value();
+  std::atomic<std::size_t> asked_at{0};
+  on_run_ = [&](std::size_t nth) {
+    if (nth == 3) {
+      asked_at = nth;
+      loops_->loops()[0]->Post([&] {
+        RunRequest request;
+        request.inputs = {Floats({1, 2}, 1)};
+        request.signature = other->FindSignature("");
+        other->Run(std::move(request), [](const Outputs& outputs) { EXPECT_TRUE(outputs.ok()); });
+      });
+    }
+    WorkFor(net::kMaxWorkSlice);
+  };
+  Send(std::vector<Ask>(100, One()));
+  EXPECT_EQ(TakeAnswers().size(), 100U);
+  on_run_ = nullptr;
+  EXPECT_EQ(asked_at, 3U);
+  EXPECT_GE(before_other, 3U);
+  // The rest of this turn's runs, and a slice before its own.
+  EXPECT_LE(before_other, 3U + net::kMaxWorkOfATurn / net::kMaxWorkSlice + 1);
+}
+
+TEST_F(BatchingTest, WithoutBatchingAnIdleLoopRunsARequestWhereItComes) {
+  Make(std::nullopt);
+  for (int i = 0; i < 20; ++i) {
+    TAKT_WARM_UP();
+  }
+  // The second is asked for by who gets the answer of the first, and not run within its run.
+  std::vector<std::string> events;
+  std::function<void(int)> ask = [&](int left) {
+    RunRequest request;
+    request.inputs = {Floats({1, 2}, 1)};
+    request.signature = servable_->FindSignature("");
+    servable_->Run(std::move(request), [&, left](const Outputs& outputs) {
+      EXPECT_TRUE(outputs.ok());
+      events.push_back(StrCat("answer ", left));
+      if (left > 1) ask(left - 1);
+      events.push_back(StrCat("end of answer ", left));
+    });
+  };
+  std::promise<void> done;
+  loops_->loops()[0]->Post([&] {
+    ask(2);
+    events.push_back("asked");
+    loops_->loops()[0]->Post([&] { done.set_value(); });
+  });
+  done.get_future().wait();
+  EXPECT_EQ(events, (std::vector<std::string>{"answer 2", "end of answer 2", "asked", "answer 1",
+                                              "end of answer 1"}));
+}
+
+TEST_F(BatchingTest, InputsThatWaitHaveALimitInBytes) {
+  Make(std::nullopt);
+  Hold();
+  Send({{{Floats({1, 2}, 1)}, "", {}}, {{Floats({1, 2}, 1)}, "", {}}});
+  WaitForRuns(2);
+  // Two numbers of it are looked at; it says that it has a quarter of the limit.
+  const Tensor two = Floats({1, 2}, 1);
+  const Tensor large =
+      Tensor::Wrap(two.dtype(), two.dims(), two.owner(), two.data(), kMaxQueuedBytes / 4);
+  Send(std::vector<Ask>(5, {{large}, "", {}}));
+  const std::vector<absl::Status> refused = WaitForRefusals(1);
+  ASSERT_EQ(refused.size(), 1U);
+  EXPECT_EQ(refused[0].code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(refused[0].message().find("1073741824 bytes wait"), std::string::npos) << refused[0];
+  Release();
+  std::size_t served = 0;
+  for (const auto& answer : TakeAnswers()) served += answer->ok() ? 1 : 0;
+  EXPECT_EQ(served, 6U);
 }
 
 TEST_F(BatchingTest, WhatHasExpiredIsNotRun) {
@@ -528,7 +663,8 @@ TEST(PaddedBatch, KeepsEveryDimensionsCorner) {
                                      Tensor::FromStrings({1, 1}, {"a"})};
   const std::vector<Tensor> second = {numbers({1, 1, 2, 1}, {7, 8}),
                                       Tensor::FromStrings({1, 2}, {"b", "c"})};
-  const auto batch = Batch::Open(TensorSource(first), 2, 2, true).value();
+  const auto batch = std::make_unique<Batch>();
+  ASSERT_TRUE(batch->Open(TensorSource(first), 2, 2, true).ok());
   FakeModel model;
   const TensorInfo n{"n", "n:0", DataType::kInt32, true, {}};
   const TensorInfo s{"s", "s:0", DataType::kString, true, {}};
