@@ -192,7 +192,8 @@ class Bench:
                                 respond + runs[rows] / rows)['per_second']
             for name in reports:
                 if name.startswith(('peer', 'before')):
-                    self.row(name, model, load, reports[name], respond + runs[1])
+                    rows_of_run = rows if name.endswith('auto') else 1
+                    self.row(name, model, load, reports[name], respond + runs[rows_of_run] / rows_of_run)
         if model == 'mnist':
             for share in (50, 80):
                 rate = capacity * share // 100

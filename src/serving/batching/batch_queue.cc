@@ -12,8 +12,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::string_view kTimedOut = "Run() timeout exceeded while waiting in batching queue";
-
 // What a run of the request's inputs is counted as.
 std::int64_t RowsOfRun(const BatchSource& source, std::size_t inputs) {
   const std::span<const std::int64_t> dims =
@@ -276,17 +274,14 @@ bool Batch::Reuse() {
   return true;
 }
 
-void Batch::DropDead(Clock::time_point now) {
+void Batch::DropDead(Clock::time_point now, const absl::Status& expired) {
   std::int64_t rows = 0;
   std::size_t kept = 0;
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     BatchEntry& entry = entries_[i];
     if (entry.IsDead(now)) {
       const bool cancelled = entry.call && entry.call->cancelled();
-      entry.client->OnError(entry, cancelled ? absl::CancelledError("CANCELLED")
-                                   : capacity_ == 0
-                                       ? absl::DeadlineExceededError("Deadline Exceeded")
-                                       : absl::ResourceExhaustedError(ToAbsl(kTimedOut)));
+      entry.client->OnError(entry, cancelled ? absl::CancelledError("CANCELLED") : expired);
       continue;
     }
     if (capacity_ == 0) return;
@@ -708,7 +703,7 @@ class LoopQueue final : public BatchQueue {
     return absl::OkStatus();
   }
   void RunBatch(Batch& batch) {
-    batch.DropDead(Clock::now());
+    batch.DropDead(Clock::now(), expired_);
     if (batch.empty()) return;
     if (!batch.Run(*batch.servable, signature_, batch.rows())) shares_ = false;
   }
@@ -723,6 +718,7 @@ class LoopQueue final : public BatchQueue {
       " requests wait, for more than ", kMaxQueueWait.count(), " ms of runs"));
   const absl::Status too_late_ = absl::ResourceExhaustedError(
       "its run would end after its deadline: too many requests wait before it");
+  const absl::Status expired_ = absl::DeadlineExceededError("Deadline Exceeded");
   std::atomic<bool> shares_{false};  // no more once outputs turned out not to be by rows
   std::atomic<std::int64_t> queued_{0};
   std::atomic<std::size_t> queued_bytes_{0};  // of their batches
@@ -904,7 +900,7 @@ class ParameterQueue final : public BatchQueue {
           return;
         }
       }
-      batch->DropDead(Clock::now());
+      batch->DropDead(Clock::now(), expired_);
       if (batch->empty()) continue;
       if (!batch->Run(*batch->servable, signature_, PaddedRows(batch->rows()))) by_rows_ = false;
     }
@@ -916,6 +912,9 @@ class ParameterQueue final : public BatchQueue {
   int most_running_;
   std::int64_t run_rows_;
   LoopQueue alone_;  // of what can share no run
+  // As TensorFlow Serving says it.
+  const absl::Status expired_ =
+      absl::ResourceExhaustedError("Run() timeout exceeded while waiting in batching queue");
   std::atomic<bool> by_rows_{true};
   std::mutex mutex_;
   std::deque<std::unique_ptr<Batch>> waiting_;

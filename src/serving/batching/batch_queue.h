@@ -160,8 +160,9 @@ class Batch {
   bool empty() const { return entries_.empty(); }
   std::vector<BatchEntry>& entries() { return entries_; }
 
-  // Tells the entries that wait no longer, and closes the gaps that they leave.
-  void DropDead(std::chrono::steady_clock::time_point now);
+  // Tells the entries that wait no longer, those whose deadline has passed by `expired`, and closes
+  // the gaps that they leave.
+  void DropDead(std::chrono::steady_clock::time_point now, const absl::Status& expired);
   // Runs and answers every entry. `padded_rows` >= rows(): copies of the first row fill up.
   // False when the outputs are not by rows: then each request was run alone, as it is when the run
   // of many fails, so that one request's values fail no other's.

@@ -396,6 +396,18 @@ TEST_P(OverloadTest, WhoseDeadlineComesBeforeItsRunIsRefusedAtOnce) {
   EXPECT_EQ(TakeAnswers().size(), 10U);
 }
 
+TEST_P(OverloadTest, WhatHasExpiredIsNotRun) {
+  MakeSlowAndHold();
+  const auto soon = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  Send({One(soon), One()});
+  WorkFor(soon - std::chrono::steady_clock::now());
+  Release();
+  const auto answers = TakeAnswers();
+  EXPECT_EQ(answers[2]->status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_TRUE(answers[3]->ok());
+  EXPECT_EQ(runs().size(), 4U);
+}
+
 TEST_P(OverloadTest, WhoAsksForSeveralSignaturesAtOnceIsRefusedToo) {
   MakeSlowAndHold();
   Send(std::vector<Ask>(kMaxUntimedRequests, One()));
