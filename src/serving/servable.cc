@@ -191,6 +191,7 @@ void Servable::RunTogether(const std::vector<const Signature*>& signatures, RunR
 }
 
 void Servable::Join(const RunRequest& request, BatchEntry& entry) {
+  const std::shared_ptr<Servable> keep = shared_from_this();  // `done` may be all that keeps it
   entry.client = &DoneClient::Instance();
   entry.servable = this;
   entry.signature = request.signature;

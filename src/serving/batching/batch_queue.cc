@@ -442,7 +442,6 @@ class LoopQueue final : public BatchQueue {
       rows = RowsOfRun(source, signature_.inputs().size());
       // One that is asked for by who receives an answer is not run within that other's run.
       if (lane.direct.empty() && !RunsElsewhere(rows) && loop->HasTimeForWork()) {
-        const std::shared_ptr<Servable> keep = servable.shared_from_this();
         entry.started = entry.begin;
         TAKT_RETURN_IF_ERROR(Take(lane.direct, copies, rows, source, entry));
         if (!lane.direct.Run(servable, signature_, lane.direct.rows())) shares_ = false;

@@ -118,7 +118,8 @@ class DoneClient final : public BatchClient {
 class BatchQueue {
  public:
   virtual ~BatchQueue() = default;
-  // Takes `entry` when the answer is OK; its client has been told already, or will be. Who calls
+  // Takes `entry` when the answer is OK; its client has been told already, or will be. The caller
+  // keeps the servable, and with it the queue, until Join returns. Who calls
   // from no event loop waits for the run, unless the queue is one of TensorFlow Serving's
   // parameters.
   // Refused: UNAVAILABLE when the queue is full, RESOURCE_EXHAUSTED when the run would end after
