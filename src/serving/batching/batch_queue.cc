@@ -110,6 +110,10 @@ void TellQueueTime(const BatchEntry& entry) {
 
 void DoneClient::OnOutputs(BatchEntry& entry, std::vector<Tensor>& outputs) {
   TellQueueTime(entry);
+  // A run cannot be stopped; what it gives after the deadline is no answer any more.
+  if (entry.deadline.has_value() && *entry.deadline <= Clock::now()) {
+    return entry.done(absl::DeadlineExceededError("the run took until after the deadline"));
+  }
   if (entry.first < 0) return entry.done(std::move(outputs));
   std::vector<Tensor> mine;
   mine.reserve(outputs.size());
@@ -416,12 +420,7 @@ class LoopQueue final : public BatchQueue {
 
   absl::Status Join(Servable& servable, const BatchSource& source, BatchEntry& entry) override {
     net::EventLoop* const loop = net::EventLoop::Current();
-    if (loop == nullptr) {
-      Batch batch;
-      TAKT_RETURN_IF_ERROR(batch.Hold(source, signature_.inputs().size(), entry));
-      batch.Run(servable, signature_, batch.rows());
-      return absl::OkStatus();
-    }
+    if (loop == nullptr) return JoinFromNoLoop(servable, source, entry);
     Lane& lane = LaneOf(loop);
     TAKT_RETURN_IF_ERROR(Admit(lane, source, entry));
     std::int64_t rows = entry.plan == nullptr ? RowsToShare(signature_, source) : 0;
@@ -457,6 +456,25 @@ class LoopQueue final : public BatchQueue {
   }
 
  private:
+  absl::Status JoinFromNoLoop(Servable& servable, const BatchSource& source, BatchEntry& entry) {
+    TAKT_RETURN_IF_ERROR(AdmitBySize());
+    auto batch = std::make_shared<Batch>();
+    TAKT_RETURN_IF_ERROR(batch->Hold(source, signature_.inputs().size(), entry));
+    batch->servable = servable.shared_from_this();
+    if (!RunsElsewhere(batch->rows())) {
+      RunBatch(*batch);
+      return absl::OkStatus();
+    }
+    queued_.fetch_add(1, std::memory_order_relaxed);
+    queued_bytes_.fetch_add(batch->bytes(), std::memory_order_relaxed);
+    workers_->Run([this, batch] {
+      queued_.fetch_sub(1, std::memory_order_relaxed);
+      queued_bytes_.fetch_sub(batch->bytes(), std::memory_order_relaxed);
+      RunBatch(*batch);
+    });
+    return absl::OkStatus();
+  }
+
   class Lane final : public net::EventLoop::Work {
    public:
     Lane(LoopQueue* queue, net::EventLoop* loop) : loop(loop), queue_(queue) {}
@@ -620,7 +638,7 @@ class LoopQueue final : public BatchQueue {
     double stretch_ = 1;           // how much longer than its runs the lane takes
   };
 
-  absl::Status Admit(Lane& lane, const BatchSource& source, const BatchEntry& entry) const {
+  absl::Status AdmitBySize() const {
     if (queued_.load(std::memory_order_relaxed) >= kMaxQueuedRequests) {
       return absl::UnavailableError(
           StrCat("The batch scheduling queue to which this task was submitted is full; ",
@@ -632,6 +650,10 @@ class LoopQueue final : public BatchQueue {
                  "of ",
                  kMaxQueuedBytes, " bytes wait"));
     }
+    return absl::OkStatus();
+  }
+  absl::Status Admit(Lane& lane, const BatchSource& source, const BatchEntry& entry) const {
+    TAKT_RETURN_IF_ERROR(AdmitBySize());
     // One at least is always run, so that what runs are taken to cost mends.
     if (lane.requests() == 0) return absl::OkStatus();
     if (lane.requests() < kMaxUntimedRequests && !entry.deadline.has_value()) {

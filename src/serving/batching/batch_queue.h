@@ -119,9 +119,7 @@ class BatchQueue {
  public:
   virtual ~BatchQueue() = default;
   // Takes `entry` when the answer is OK; its client has been told already, or will be. The caller
-  // keeps the servable, and with it the queue, until Join returns. Who calls
-  // from no event loop waits for the run, unless the queue is one of TensorFlow Serving's
-  // parameters.
+  // keeps the servable, and with it the queue, until Join returns.
   // Refused: UNAVAILABLE when the queue is full, RESOURCE_EXHAUSTED when the run would end after
   // the entry's deadline, INVALID_ARGUMENT for more rows than a batch may have.
   virtual absl::Status Join(Servable& servable, const BatchSource& source, BatchEntry& entry) = 0;

@@ -524,6 +524,38 @@ TEST_F(BatchingTest, WithoutBatchingAnIdleLoopRunsARequestWhereItComes) {
                                               "end of answer 1"}));
 }
 
+TEST_F(BatchingTest, WhoAsksFromNoLoopIsAnsweredByAWorkerOrWhenTheRunIsShortAtOnce) {
+  Make(std::nullopt);
+  std::thread::id ran_by;
+  for (int i = 0; i < 20; ++i) {
+    std::promise<Outputs> answer;
+    RunRequest request;
+    request.inputs = {Floats({1, 2}, 1)};
+    request.signature = servable_->FindSignature("");
+    servable_->Run(std::move(request), [&](Outputs outputs) {
+      ran_by = std::this_thread::get_id();
+      answer.set_value(std::move(outputs));
+    });
+    EXPECT_TRUE(answer.get_future().get().ok());
+    // Never run before, so it is taken to be long.
+    if (i == 0) {
+      EXPECT_NE(ran_by, std::this_thread::get_id());
+    }
+  }
+  EXPECT_EQ(ran_by, std::this_thread::get_id());
+}
+
+TEST_F(BatchingTest, WhatIsThereAfterTheDeadlineIsNoAnswer) {
+  Make(std::nullopt);
+  Hold();
+  const auto soon = std::chrono::steady_clock::now() + std::chrono::milliseconds(300);
+  Send({{{Floats({1, 2}, 1)}, "", soon}});
+  WaitForRuns(1);
+  WorkFor(soon - std::chrono::steady_clock::now());
+  Release();
+  EXPECT_EQ(TakeAnswers()[0]->status().code(), absl::StatusCode::kDeadlineExceeded);
+}
+
 TEST_F(BatchingTest, InputsThatWaitHaveALimitInBytes) {
   Make(std::nullopt);
   Hold();
