@@ -95,7 +95,8 @@ class Servable : public std::enable_shared_from_this<Servable> {
   const Signature* FindSignature(std::string_view name) const;
   const std::vector<std::unique_ptr<Signature>>& signatures() const { return signatures_; }
 
-  // Through the signature's queue. DEADLINE_EXCEEDED where the deadline has passed at the run's end.
+  // Through the signature's queue. DEADLINE_EXCEEDED where the deadline has passed at the run's
+  // end.
   void Run(RunRequest request, RunDone done);
   // One run for several signatures that feed the same tensors (those of the first, which
   // request.signature names): each one's outputs, one signature after the other. Through the

@@ -653,6 +653,9 @@ class LoopQueue final : public BatchQueue {
     return absl::OkStatus();
   }
   absl::Status Admit(Lane& lane, const BatchSource& source, const BatchEntry& entry) const {
+    if (entry.deadline.has_value() && *entry.deadline <= Clock::now()) {
+      return absl::DeadlineExceededError("the deadline passed before the run");
+    }
     TAKT_RETURN_IF_ERROR(AdmitBySize());
     // One at least is always run, so that what runs are taken to cost mends.
     if (lane.requests() == 0) return absl::OkStatus();
