@@ -1,5 +1,5 @@
 """What the tests of the model server share: exported models, a server on free ports, waiting."""
-import argparse, json, os, re, shutil, signal, subprocess, sys, tempfile, threading, time
+import argparse, contextlib, fcntl, json, os, re, shutil, signal, subprocess, sys, tempfile, threading, time
 import urllib.error, urllib.request
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
@@ -13,8 +13,21 @@ def arguments():
     return parser.parse_args()
 
 
+@contextlib.contextmanager
+def alone(build, what):
+    """Tests that begin together make what they share one after the other."""
+    with open(os.path.join(build, 'tests', what + '.lock'), 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def models(build):
     """Directory of the models that models.py exports; exported once for a build tree."""
+    with alone(build, 'serving_models'):
+        return exported_models(build)
+
+
+def exported_models(build):
     out = os.path.join(build, 'tests', 'serving_models')
     script = os.path.join(HERE, 'models.py')
     mark = os.path.join(out, 'exported')
@@ -41,6 +54,11 @@ def go_program(build, name, package='.'):
     """The program of tests/serving/NAME, written in Go, or that of a `package` which that module requires; built
     once for a build tree. Where the machine has no Go that is new enough (Debian 12 has 1.19), PyPI's copy of the
     Go distribution builds it."""
+    with alone(build, 'go'):
+        return built_go_program(build, name, package)
+
+
+def built_go_program(build, name, package):
     tools = os.path.join(build, 'tests', name)
     program, source = os.path.join(tools, name), os.path.join(HERE, name)
     newest = max(os.path.getmtime(os.path.join(source, file)) for file in os.listdir(source))
