@@ -11,38 +11,28 @@
 namespace takt {
 
 enum class WireType : std::uint8_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
+// Groups in groups: malformed beyond, as for protobuf's own parser.
+inline constexpr int kMaxProtoGroupDepth = 100;
 
 // One pass over the fields of a message:
 //   for (ProtoReader r(bytes); r.Next();) switch (r.field()) { case 1: x = r.Varint(); ... }
-// A field that is not asked for is skipped. ok() is false after Next returned false on malformed
-// input (truncated, an overlong varint, a group, field number 0). The views point into `bytes`.
+// A field that is not asked for is skipped, and so is a group, as messages of proto3 have none.
+// ok() is false after Next returned false on malformed input (truncated, an overlong varint, a
+// group without its end, field number 0). What is malformed is what protobuf's own parser refuses:
+// bits beyond a varint's 64, or a tag's 32, are no error. The views point into `bytes`.
 class ProtoReader {
  public:
   explicit ProtoReader(std::string_view bytes)
       : at_(bytes.data()), end_(bytes.data() + bytes.size()) {}
 
   bool Next() {
-    if (at_ == end_ || !ok_) return false;
-    std::uint64_t tag;
-    if (!ReadVarint(tag) || (tag >> 3) == 0 || (tag >> 3) > 0x1fffffff) return Fail();
-    field_ = static_cast<std::uint32_t>(tag >> 3);
-    type_ = static_cast<WireType>(tag & 7);
-    switch (type_) {
-      case WireType::kVarint:
-        return ReadVarint(number_) || Fail();
-      case WireType::kFixed64:
-        return ReadFixed(8) || Fail();
-      case WireType::kFixed32:
-        return ReadFixed(4) || Fail();
-      case WireType::kBytes: {
-        std::uint64_t size;
-        if (!ReadVarint(size) || size > static_cast<std::uint64_t>(end_ - at_)) return Fail();
-        bytes_ = {at_, static_cast<std::size_t>(size)};
-        at_ += size;
-        return true;
-      }
+    while (at_ != end_ && ok_) {
+      std::uint32_t tag;
+      if (!ReadTag(tag)) return Fail();
+      if ((tag & 7) != kGroup) return ReadField(tag) || Fail();
+      if (!SkipGroup(tag, 1)) return Fail();
     }
-    return Fail();
+    return false;
   }
   bool ok() const { return ok_; }
   // Where the next field starts.
@@ -61,15 +51,53 @@ class ProtoReader {
   double Double() const { return type_ == WireType::kFixed64 ? std::bit_cast<double>(number_) : 0; }
 
  private:
+  static constexpr std::uint32_t kGroup = 3;
+  static constexpr std::uint32_t kEndOfGroup = 4;
+
   bool Fail() {
     ok_ = false;
+    return false;
+  }
+  bool ReadTag(std::uint32_t& tag) {
+    const char* const begin = at_;
+    std::uint64_t value;
+    if (!ReadVarint(value) || at_ - begin > 5) return false;
+    tag = static_cast<std::uint32_t>(value);
+    return tag >> 3 != 0;
+  }
+  bool ReadField(std::uint32_t tag) {
+    field_ = tag >> 3;
+    type_ = static_cast<WireType>(tag & 7);
+    switch (type_) {
+      case WireType::kVarint:
+        return ReadVarint(number_);
+      case WireType::kFixed64:
+        return ReadFixed(8);
+      case WireType::kFixed32:
+        return ReadFixed(4);
+      case WireType::kBytes: {
+        std::uint64_t size;
+        if (!ReadVarint(size) || size > static_cast<std::uint64_t>(end_ - at_)) return false;
+        bytes_ = {at_, static_cast<std::size_t>(size)};
+        at_ += size;
+        return true;
+      }
+    }
+    return false;
+  }
+  bool SkipGroup(std::uint32_t start, int depth) {
+    if (depth > kMaxProtoGroupDepth) return false;
+    std::uint32_t tag;
+    while (ReadTag(tag)) {
+      if ((tag & 7) == kEndOfGroup) return tag >> 3 == start >> 3;
+      if ((tag & 7) == kGroup ? !SkipGroup(tag, depth + 1) : !ReadField(tag)) return false;
+    }
     return false;
   }
   bool ReadVarint(std::uint64_t& value) {
     value = 0;
     for (int shift = 0; shift < 70 && at_ != end_; shift += 7) {
       const auto byte = static_cast<std::uint8_t>(*at_++);
-      if (shift == 63 && byte > 1) return false;
       value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
       if (byte < 0x80) return true;
     }

@@ -16,6 +16,7 @@ struct Entry {
 bool ReadEntry(std::string_view bytes, Entry& entry) {
   ProtoReader r(bytes);
   while (r.Next()) {
+    if (r.type() != WireType::kBytes) continue;  // a field that nobody knows
     if (r.field() == 1) entry.key = r.Bytes();
     if (r.field() == 2) entry.value = r.Bytes();
   }
@@ -25,12 +26,12 @@ bool ReadEntry(std::string_view bytes, Entry& entry) {
 bool ReadShape(std::string_view bytes, TensorInfo& info) {
   ProtoReader r(bytes);
   while (r.Next()) {
-    if (r.field() == 3) info.unknown_rank = r.Varint() != 0;
-    if (r.field() != 2) continue;
+    if (r.field() == 3 && r.type() == WireType::kVarint) info.unknown_rank = r.Varint() != 0;
+    if (r.field() != 2 || r.type() != WireType::kBytes) continue;
     std::int64_t size = 0;
     ProtoReader dim(r.Bytes());
     while (dim.Next()) {
-      if (dim.field() == 1) size = dim.Int64();
+      if (dim.field() == 1 && dim.type() == WireType::kVarint) size = dim.Int64();
     }
     if (!dim.ok()) return false;
     info.dims.push_back(size);
@@ -42,9 +43,12 @@ bool ReadTensorInfo(const Entry& entry, TensorInfo& info) {
   info.alias = entry.key;
   ProtoReader r(entry.value);
   while (r.Next()) {
-    if (r.field() == 1) info.tensor_name = r.Bytes();
-    if (r.field() == 2) info.dtype = static_cast<DataType>(r.Int64());
-    if (r.field() == 3 && !ReadShape(r.Bytes(), info)) return false;
+    const bool is_bytes = r.type() == WireType::kBytes;
+    if (r.field() == 1 && is_bytes) info.tensor_name = r.Bytes();
+    if (r.field() == 2 && r.type() == WireType::kVarint) {
+      info.dtype = static_cast<DataType>(r.Int64());
+    }
+    if (r.field() == 3 && is_bytes && !ReadShape(r.Bytes(), info)) return false;
   }
   return r.ok();
 }
@@ -54,6 +58,7 @@ bool ReadSignature(const Entry& entry, SignatureDef& signature) {
   std::vector<Entry> defaults;
   ProtoReader r(entry.value);
   while (r.Next()) {
+    if (r.type() != WireType::kBytes) continue;
     if (r.field() == 3) signature.method_name = r.Bytes();
     if (r.field() == 4 && !ReadEntry(r.Bytes(), defaults.emplace_back())) return false;
     if (r.field() != 1 && r.field() != 2) continue;
