@@ -27,8 +27,10 @@ demo: build ## train, serve, test and improve the MNIST model, and leave it runn
 demo-stop: ## end what `make demo` left running
 	@python3 scripts/demo.py stop
 
-test: build ## run all tests
-	@ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -j2
+test: build ## run all tests, and fuzz each parser for a minute
+	@scripts/build.sh fuzz fuzzers
+	@echo 'subdirs($(PRESET) fuzz)' >build/CTestTestfile.cmake
+	@ctest --test-dir build --output-on-failure --no-tests=error -j2
 
 lint: build ## clang-tidy over every source file
 	@scripts/lint.sh $(BUILD)
