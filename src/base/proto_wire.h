@@ -8,6 +8,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "base/varint.h"
+
 namespace takt {
 
 enum class WireType : std::uint8_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
@@ -61,7 +63,7 @@ class ProtoReader {
   bool ReadTag(std::uint32_t& tag) {
     const char* const begin = at_;
     std::uint64_t value;
-    if (!ReadVarint(value) || at_ - begin > 5) return false;
+    if (!ReadVarint(at_, end_, value) || at_ - begin > 5) return false;
     tag = static_cast<std::uint32_t>(value);
     return tag >> 3 != 0;
   }
@@ -70,14 +72,15 @@ class ProtoReader {
     type_ = static_cast<WireType>(tag & 7);
     switch (type_) {
       case WireType::kVarint:
-        return ReadVarint(number_);
+        return ReadVarint(at_, end_, number_);
       case WireType::kFixed64:
         return ReadFixed(8);
       case WireType::kFixed32:
         return ReadFixed(4);
       case WireType::kBytes: {
         std::uint64_t size;
-        if (!ReadVarint(size) || size > static_cast<std::uint64_t>(end_ - at_)) return false;
+        if (!ReadVarint(at_, end_, size) || size > static_cast<std::uint64_t>(end_ - at_))
+          return false;
         bytes_ = {at_, static_cast<std::size_t>(size)};
         at_ += size;
         return true;
@@ -91,15 +94,6 @@ class ProtoReader {
     while (ReadTag(tag)) {
       if ((tag & 7) == kEndOfGroup) return tag >> 3 == start >> 3;
       if ((tag & 7) == kGroup ? !SkipGroup(tag, depth + 1) : !ReadField(tag)) return false;
-    }
-    return false;
-  }
-  bool ReadVarint(std::uint64_t& value) {
-    value = 0;
-    for (int shift = 0; shift < 70 && at_ != end_; shift += 7) {
-      const auto byte = static_cast<std::uint8_t>(*at_++);
-      value |= static_cast<std::uint64_t>(byte & 0x7f) << shift;
-      if (byte < 0x80) return true;
     }
     return false;
   }

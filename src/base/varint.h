@@ -1,5 +1,5 @@
-// Base-128 numbers, seven bits a byte, the least first, as in our packed formats (protobuf's own
-// wire format is read by proto_wire.h, which refuses more). Pure; any thread.
+// Base-128 numbers, seven bits a byte, the least first, as in our packed formats and in protobuf's
+// wire format (proto_wire.h). Pure; any thread.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,8 @@ inline void AppendVarint(std::uint64_t value, std::string& out) {
   out.push_back(static_cast<char>(value));
 }
 
-// Moves `at` behind the number. False where the bytes end inside it, or it is longer than ten.
+// Moves `at` behind the number; bits beyond its 64 are dropped. False where the bytes end inside
+// it, or it is longer than ten.
 inline bool ReadVarint(const char*& at, const char* end, std::uint64_t& value) {
   value = 0;
   for (int shift = 0; shift < 64 && at != end; shift += 7) {

@@ -3,23 +3,17 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 
 #include "base/fs.h"
+#include "base/fuzz_for_test.h"
 #include "net/grpc_server.h"
 
 namespace {
 
 using namespace takt::net;
-
-void Require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "broken: %s\n", what);
-  std::abort();
-}
+using takt::Require;
 
 class Many final : public GrpcStream {
  public:

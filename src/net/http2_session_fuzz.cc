@@ -3,14 +3,13 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "base/fuzz_for_test.h"
 #include "net/http2_answer_for_test.h"
 #include "net/http2_frames_for_test.h"
 #include "net/http2_session.h"
@@ -18,12 +17,7 @@
 namespace {
 
 using namespace takt::net;
-
-void Require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "broken: %s\n", what);
-  std::abort();
-}
+using takt::Require;
 
 struct Request : TestRequest {
   bool open = false;

@@ -339,10 +339,12 @@ absl::StatusOr<std::vector<Tensor>> FromRows(const JsonValue& rows,
                                              std::size_t nodes) {
   const JsonValue first = rows.Element(0);
   const std::optional<std::size_t> unnamed = UnnamedInput(inputs);
-  const absl::Status needs_names = absl::InvalidArgumentError(
-      "instances is a plain list, but expecting list of objects as multiple input tensors "
-      "required as per tensorinfo_map");
-  if (!first.IsObject() && !unnamed.has_value()) return needs_names;
+  const auto needs_names = [] {
+    return absl::InvalidArgumentError(
+        "instances is a plain list, but expecting list of objects as multiple input tensors "
+        "required as per tensorinfo_map");
+  };
+  if (!first.IsObject() && !unnamed.has_value()) return needs_names();
   const auto is_object = [](const JsonValue& v) { return v.IsObject() && Base64Of(v) == nullptr; };
   const bool objects = is_object(first);
   std::vector<RowTensor> tensors;
@@ -399,7 +401,7 @@ absl::StatusOr<std::vector<Tensor>> FromRows(const JsonValue& rows,
           " keys must be equal to: ", absl::StrJoin(names, ",")));
     }
   }
-  if (!objects && !unnamed.has_value()) return needs_names;
+  if (!objects && !unnamed.has_value()) return needs_names();
   std::vector<Tensor> out(inputs.size());
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (objects ? named.contains(inputs[i].alias) : i == unnamed) {

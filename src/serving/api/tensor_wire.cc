@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/proto_wire.h"
+#include "serving/engine/model_wire.h"
 
 namespace takt::serving {
 namespace {
@@ -89,37 +90,11 @@ std::size_t FixedValueBytes(int field) {
   }
 }
 
-bool ReadPackedVarint(const char*& at, const char* end, std::uint64_t& value) {
-  value = 0;
-  for (int shift = 0; shift < 70 && at != end; shift += 7) {
-    const auto byte = static_cast<std::uint8_t>(*at++);
-    value |= static_cast<std::uint64_t>(byte & 0x7f) << (shift & 63);
-    if (byte < 0x80) return true;
-  }
-  return false;
-}
-
 // A run of numbers of fixed size ends with one, or the message is none: what fills a tensor counts
 // on whole numbers.
 bool HoldsWholeValues(int field, const ProtoReader& values) {
   const std::size_t bytes = FixedValueBytes(field);
   return bytes == 0 || values.Bytes().size() % bytes == 0;
-}
-
-bool ReadShape(std::string_view bytes, WireTensor& tensor) {
-  ProtoReader r(bytes);
-  while (r.Next()) {
-    if (r.field() == 3 && r.type() == WireType::kVarint) tensor.unknown_rank = r.Varint() != 0;
-    if (r.field() != 2 || r.type() != WireType::kBytes) continue;
-    std::int64_t size = 0;
-    ProtoReader dim(r.Bytes());
-    while (dim.Next()) {
-      if (dim.field() == 1 && dim.type() == WireType::kVarint) size = dim.Int64();
-    }
-    if (!dim.ok()) return false;
-    tensor.dims.push_back(size);
-  }
-  return r.ok();
 }
 
 // Calls `take(number)` for each value of a varint field until it returns false.
@@ -135,7 +110,7 @@ bool ForEachVarint(const WireTensor& tensor, int field, F take) {
       const char* const end = at + r.Bytes().size();
       while (at != end) {
         std::uint64_t value;
-        if (!ReadPackedVarint(at, end, value)) return false;
+        if (!ReadVarint(at, end, value)) return false;
         if (!take(value)) return true;
       }
     }
@@ -192,7 +167,7 @@ bool ReadStringContent(std::string_view content, std::int64_t count, std::string
   std::uint64_t total = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     std::uint64_t size;
-    if (!ReadPackedVarint(at, end, size) || size > content.size()) return false;
+    if (!ReadVarint(at, end, size) || size > content.size()) return false;
     total += size;
     if (total > content.size()) return false;
     if (out != nullptr) sizes.push_back(size);
@@ -293,7 +268,7 @@ bool ReadWireTensor(std::string_view bytes, WireTensor& tensor) {
         field = ValueField(tensor.dtype);
         break;
       case kShape:
-        if (!ReadShape(r.Bytes(), tensor)) return false;
+        if (!ReadShape(r.Bytes(), tensor.dims, tensor.unknown_rank)) return false;
         break;
       case kContent:
         if (r.type() == WireType::kBytes) tensor.content = r.Bytes();
@@ -527,11 +502,11 @@ std::size_t LargeValuesOffset(std::string_view prefix) {
   int level = 0;
   while (at != end) {
     std::uint64_t tag;
-    if (!ReadPackedVarint(at, end, tag)) return 0;
+    if (!ReadVarint(at, end, tag)) return 0;
     std::uint64_t value;
     switch (tag & 7) {
       case 0:
-        if (!ReadPackedVarint(at, end, value)) return 0;
+        if (!ReadVarint(at, end, value)) return 0;
         continue;
       case 1:
       case 5: {
@@ -545,7 +520,7 @@ std::size_t LargeValuesOffset(std::string_view prefix) {
       default:
         return 0;
     }
-    if (!ReadPackedVarint(at, end, value)) return 0;
+    if (!ReadVarint(at, end, value)) return 0;
     if (value <= static_cast<std::uint64_t>(end - at)) {
       at += value;
       continue;

@@ -1,32 +1,14 @@
 // TensorFlow itself, on the models of tests/serving/models.py.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
-#include "base/fs.h"
-#include "serving/engine/engine.h"
+#include "serving/engine/exported_models_for_test.h"
 
 namespace takt::serving {
 namespace {
 
-class EngineTest : public testing::Test {
+class EngineTest : public OnTensorflow {
  protected:
-  static void SetUpTestSuite() {
-    setenv("TF_CPP_MIN_LOG_LEVEL", "2", 0);
-    directory_ = new TempDir;
-    const std::string command = StrCat(
-        TAKT_BINARY_DIR "/lib/takt/venv/bin/python " TAKT_SOURCE_DIR "/tests/serving/models.py ",
-        directory_->path(), " >", directory_->path(), "/export.log 2>&1");
-    ASSERT_EQ(std::system(command.c_str()), 0)
-        << ReadFile(directory_->path() + "/export.log", 1 << 20).value_or("");
-    auto engine = MakeTensorflowEngine({});
-    ASSERT_TRUE(engine.ok()) << engine.status();
-    engine_ = engine->release();
-  }
-  static void TearDownTestSuite() {
-    delete engine_;
-    delete directory_;
-  }
+  static void SetUpTestSuite() { SetUpOn("models.py"); }
   static std::unique_ptr<Session> Load(const std::string& model) {
     auto session = engine_->Load({StrCat(directory_->path(), "/", model), {"serve"}});
     EXPECT_TRUE(session.ok()) << session.status();
@@ -49,11 +31,7 @@ class EngineTest : public testing::Test {
     TAKT_ASSIGN_OR_RETURN(auto plan, session.Prepare(feeds, fetches));
     return session.Run(*plan, inputs, {});
   }
-  static TempDir* directory_;
-  static Engine* engine_;
 };
-TempDir* EngineTest::directory_ = nullptr;
-Engine* EngineTest::engine_ = nullptr;
 
 TEST_F(EngineTest, AModelTellsItsSignatures) {
   auto session = Load("half/00000001");

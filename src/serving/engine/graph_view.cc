@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/proto_wire.h"
+#include "serving/engine/model_wire.h"
 
 namespace takt::serving {
 namespace {
@@ -19,21 +20,11 @@ constexpr std::uint32_t kAttrShape = 7;
 constexpr std::uint32_t kAttrTensor = 8;
 constexpr std::uint32_t kAttrFunction = 10;
 
-std::optional<Dimensions> ReadShape(std::string_view shape) {
+// Nothing where not even the rank is known.
+std::optional<Dimensions> ShapeOf(std::string_view shape) {
   Dimensions dims;
-  ProtoReader r(shape);
-  while (r.Next()) {
-    if (r.field() == 3 && r.Varint() != 0) return std::nullopt;
-    if (r.field() != 2) continue;
-    std::int64_t size = 0;
-    ProtoReader dim(r.Bytes());
-    while (dim.Next()) {
-      if (dim.field() == 1) size = dim.Int64();
-    }
-    if (!dim.ok()) return std::nullopt;
-    dims.push_back(size);
-  }
-  if (!r.ok()) return std::nullopt;
+  bool unknown_rank = false;
+  if (!ReadShape(shape, dims, unknown_rank) || unknown_rank) return std::nullopt;
   return dims;
 }
 
@@ -44,29 +35,14 @@ bool AppendInts(const ProtoReader& r, std::vector<std::int64_t>& out) {
     return true;
   }
   if (r.type() != WireType::kBytes) return false;
-  const std::string_view packed = r.Bytes();
-  for (std::size_t at = 0; at < packed.size();) {
-    std::uint64_t value = 0;
-    int shift = 0;
-    while (true) {
-      if (at == packed.size() || shift >= 70) return false;
-      const auto byte = static_cast<std::uint8_t>(packed[at++]);
-      value |= static_cast<std::uint64_t>(byte & 0x7f) << std::min(shift, 63);
-      if (byte < 0x80) break;
-      shift += 7;
-    }
+  const char* at = r.Bytes().data();
+  const char* const end = at + r.Bytes().size();
+  while (at != end) {
+    std::uint64_t value;
+    if (!ReadVarint(at, end, value)) return false;
     out.push_back(static_cast<std::int64_t>(value));
   }
   return true;
-}
-
-bool ReadEntry(std::string_view bytes, std::string_view& key, std::string_view& value) {
-  ProtoReader r(bytes);
-  while (r.Next()) {
-    if (r.field() == 1) key = r.Bytes();
-    if (r.field() == 2) value = r.Bytes();
-  }
-  return r.ok();
 }
 
 }  // namespace
@@ -128,7 +104,7 @@ std::optional<std::string_view> AttrView::FunctionName() const {
 
 std::optional<Dimensions> AttrView::Shape() const {
   const std::optional<std::string_view> shape = Field(kAttrShape);
-  return shape.has_value() ? ReadShape(*shape) : std::nullopt;
+  return shape.has_value() ? ShapeOf(*shape) : std::nullopt;
 }
 
 std::optional<std::vector<std::int64_t>> AttrView::Ints() const {
@@ -150,7 +126,7 @@ std::optional<std::vector<std::optional<Dimensions>>> AttrView::Shapes() const {
   ProtoReader r(*list);
   while (r.Next()) {
     if (r.field() != 7) return std::nullopt;
-    shapes.push_back(ReadShape(r.Bytes()));
+    shapes.push_back(ShapeOf(r.Bytes()));
   }
   if (!r.ok()) return std::nullopt;
   return shapes;
@@ -169,7 +145,7 @@ TensorView ReadTensor(std::string_view tensor_proto) {
         tensor.dtype = static_cast<DataType>(r.Int64());
         break;
       case 2:
-        tensor.dims = ReadShape(r.Bytes());
+        tensor.dims = ShapeOf(r.Bytes());
         break;
       case 4:
         content = r.Bytes();
@@ -256,8 +232,9 @@ std::optional<NodeView> NodesView::Read(std::size_t index) const {
         node.inputs.push_back(r.Bytes());
         break;
       case 5: {
-        auto& [key, value] = node.attrs.emplace_back();
-        if (!ReadEntry(r.Bytes(), key, value)) return std::nullopt;
+        MapEntry entry;
+        if (!ReadMapEntry(r.Bytes(), entry)) return std::nullopt;
+        node.attrs.emplace_back(entry.key, entry.value);
         break;
       }
       default:
@@ -329,8 +306,7 @@ const FunctionView* GraphView::Function(std::string_view name) {
   bool ok = true;
   ProtoReader r(found->second);
   while (ok && r.Next()) {
-    std::string_view key;
-    std::string_view value;
+    MapEntry entry;
     switch (r.field()) {
       case 1:
         ok = ReadArguments(r.Bytes(), *function);
@@ -339,12 +315,12 @@ const FunctionView* GraphView::Function(std::string_view name) {
         ok = function->nodes.Add(r.Bytes());
         break;
       case 4:
-        ok = ReadEntry(r.Bytes(), key, value);
-        function->returns.emplace(key, value);
+        ok = ReadMapEntry(r.Bytes(), entry);
+        function->returns.emplace(entry.key, entry.value);
         break;
       case 6:
-        ok = ReadEntry(r.Bytes(), key, value);
-        function->control_returns.push_back(value);
+        ok = ReadMapEntry(r.Bytes(), entry);
+        function->control_returns.push_back(entry.value);
         break;
       default:
         break;

@@ -4,12 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <random>
 
 #include "base/fs.h"
-#include "serving/engine/engine.h"
+#include "serving/engine/exported_models_for_test.h"
 #include "tensorflow/core/example/example.pb.h"
 
 namespace takt::serving {
@@ -17,25 +16,9 @@ namespace {
 
 constexpr std::int64_t kOpenDimension = 6;  // what a request chooses where the model leaves it open
 
-class RowsOnTensorflow : public testing::Test {
+class RowsOnTensorflow : public OnTensorflow {
  protected:
-  static void SetUpTestSuite() {
-    setenv("TF_CPP_MIN_LOG_LEVEL", "2", 0);
-    directory_ = new TempDir;
-    const std::string command =
-        StrCat(TAKT_BINARY_DIR "/lib/takt/venv/bin/python " TAKT_SOURCE_DIR
-                               "/tests/serving/row_models.py ",
-               directory_->path(), " >", directory_->path(), "/export.log 2>&1");
-    ASSERT_EQ(std::system(command.c_str()), 0)
-        << ReadFile(directory_->path() + "/export.log", 1 << 20).value_or("");
-    auto engine = MakeTensorflowEngine({});
-    ASSERT_TRUE(engine.ok()) << engine.status();
-    engine_ = engine->release();
-  }
-  static void TearDownTestSuite() {
-    delete engine_;
-    delete directory_;
-  }
+  static void SetUpTestSuite() { SetUpOn("row_models.py"); }
 
   static std::vector<std::string> Models(const std::string& kind) {
     auto names = ListDir(StrCat(directory_->path(), "/", kind));
@@ -139,15 +122,11 @@ class RowsOnTensorflow : public testing::Test {
     return "";
   }
 
-  static TempDir* directory_;
-  static Engine* engine_;
   std::unique_ptr<Session> session_;
   std::unique_ptr<Session::Plan> plan_;
   const SignatureDef* def_ = nullptr;
   std::mt19937 random_{1};
 };
-TempDir* RowsOnTensorflow::directory_ = nullptr;
-Engine* RowsOnTensorflow::engine_ = nullptr;
 
 TEST_F(RowsOnTensorflow, WhatIsProvenIsSo) {
   for (const std::string& model : Models("rows")) {
